@@ -1,0 +1,1 @@
+//! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
