@@ -207,6 +207,8 @@ fn metadata_is_read_by_type() {
             .meta_bytes("latin1", b"caf\xe9!")
             .meta_strings("pieces", &["", "▁the", "🦀"])
             .meta_strings::<&[u8]>("broken", &[b"fine", b"\xf0\x9f", b"fine"])
+            // Together these are `aé`, which is UTF-8; by themselves the last two are not.
+            .meta_strings::<&[u8]>("halves", &[b"a", b"\xc3", b"\xa9"])
             .meta_strings::<&str>("none", &[])
             .meta_f32s("scores", &[0.5, -1e9])
             .meta_i32s("kinds", &[1, -6])
@@ -281,6 +283,10 @@ fn metadata_is_read_by_type() {
         (
             data.str("latin1").map(drop),
             r"latin1 is not UTF-8: at byte 3 it goes on with `\xe9!`",
+        ),
+        (
+            data.strings("halves").map(drop),
+            "halves[1] is not UTF-8: at byte 0",
         ),
         (
             data.strings("broken").map(drop),

@@ -66,21 +66,20 @@ impl<'a> Cursor<'a> {
     }
 
     /// A key or tensor name: printable UTF-8 text that is not empty.
-    pub(super) fn name(&mut self, subject: fmt::Arguments<'_>) -> Result<&'a str, LoadError> {
+    pub(super) fn name(&mut self, subject: fmt::Arguments<'_>) -> Result<String, LoadError> {
         let length = self.u64(subject)?;
         if length > NAME_BYTES_MAX {
             let reason = "the longest name GGUF allows, in bytes";
             return Err(self.count(subject, length, NAME_BYTES_MAX, reason));
         }
-        let bytes = self.take(length, subject)?;
-        let problem = match std::str::from_utf8(bytes) {
-            Ok("") => "empty".to_owned(),
+        let problem = match String::from_utf8(self.take(length, subject)?.to_vec()) {
+            Ok(name) if name.is_empty() => "empty".to_owned(),
             // It would garble error messages, and no tool writes one.
             Ok(name) if name.contains(char::is_control) => {
                 format!("{name:?}, with a control character")
             }
             Ok(name) => return Ok(name),
-            Err(error) => format!("`{}`, not UTF-8 ({error})", bytes.escape_ascii()),
+            Err(error) => format!("`{}`, not UTF-8", error.as_bytes().escape_ascii()),
         };
         Err(LoadError::Name {
             file: self.path.to_owned(),

@@ -16,12 +16,12 @@ pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Load
     for index in 0..count {
         let key = cursor.name(format_args!("metadata key {index}"))?;
         let type_id = cursor.u32(format_args!("type of {key}"))?;
-        let value = read_value(cursor, key, type_id)?;
-        if metadata.insert(key, value).is_some() {
+        let value = read_value(cursor, &key, type_id)?;
+        if metadata.insert(key.as_str(), value).is_some() {
             return Err(LoadError::Duplicate {
                 file: cursor.path.to_owned(),
                 what: "metadata key",
-                name: key.to_owned(),
+                name: key,
             });
         }
     }
@@ -43,8 +43,7 @@ fn read_value(cursor: &mut Cursor<'_>, key: &str, type_id: u32) -> Result<Value,
         ValueType::String => {
             let length = cursor.u64(format_args!("length of {key}"))?;
             let text = cursor.take(length, format_args!("text of {key}"))?;
-            let begin = cursor.at - text.len();
-            Ok(Value::String(Text(cursor.file.slice(begin..cursor.at))))
+            Ok(Value::String(Text::new(text)))
         }
         number => {
             let size = number

@@ -52,7 +52,7 @@ fn read_info(cursor: &mut Cursor<'_>, index: u64) -> Result<Info, LoadError> {
     if !(1..=4).contains(&dimensions) {
         return Err(LoadError::Dimensions {
             file: file.to_owned(),
-            tensor: name.to_owned(),
+            tensor: name,
             found: dimensions,
         });
     }
@@ -62,15 +62,17 @@ fn read_info(cursor: &mut Cursor<'_>, index: u64) -> Result<Info, LoadError> {
     }
     shape.reverse(); // The file has the innermost dimension first.
     let id = cursor.u32(format_args!("type of {name}"))?;
-    let dtype = DType::from_ggml(id).ok_or_else(|| LoadError::UnknownType {
-        file: file.to_owned(),
-        tensor: name.to_owned(),
-        id,
-    })?;
+    let Some(dtype) = DType::from_ggml(id) else {
+        return Err(LoadError::UnknownType {
+            file: file.to_owned(),
+            tensor: name,
+            id,
+        });
+    };
     let offset = cursor.u64(format_args!("data offset of {name}"))?;
-    let (shape, bytes) = check_shape(file, name, dtype, shape)?;
+    let (shape, bytes) = check_shape(file, &name, dtype, shape)?;
     Ok(Info {
-        name: name.to_owned(),
+        name,
         dtype,
         shape,
         bytes,
