@@ -1,5 +1,9 @@
 //! The CPU backend's rooms: the instruction sets, the team of threads, and the kernels, whose file names match the
 //! GPU's.
 
+pub mod activation;
+pub mod gemm_q;
 pub mod isa;
+pub mod pack;
+pub mod panel;
 pub mod team;

@@ -66,19 +66,16 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
                 (_, 0) => [minus, 0],
                 _ => [0, minus],
             };
-            let sums = x.map(|x| {
-                if H::MIN || offset == 0 { S::zero() } else { S::offset((*x).sums, weights) }
-            });
+            let mut sums = [S::zero(); R];
+            let mut at = [core::ptr::null(); R];
+            for r in 0..R {
+                at[r] = x[r].cast::<u8>().add(H::SCALED * s);
+                if !H::MIN && !(H::MAX == 255 && S::BYTE_OFFSET == 0) {
+                    sums[r] = S::offset(&raw const (*x[r]).sums, weights);
+                }
+            }
             let groups = GROUPS / H::SCALES;
-            let sums = if H::MAX == 255 {
-                S::dots::<R, 255>(sums, groups, |i| q(i), x.map(|x| x.cast()))
-            } else if H::MAX > 31 {
-                S::dots::<R, 63>(sums, groups, |i| q(s * groups + i), x.map(|x| x.cast::<u8>().add(H::SCALED * s)))
-            } else if H::MAX > 15 {
-                S::dots::<R, 31>(sums, groups, |i| q(s * groups + i), x.map(|x| x.cast::<u8>().add(H::SCALED * s)))
-            } else {
-                S::dots::<R, 15>(sums, groups, |i| q(s * groups + i), x.map(|x| x.cast::<u8>().add(H::SCALED * s)))
-            };
+            let sums = S::dots::<H, R>(sums, groups, |i| q(s * groups + i), at);
             let scale = scale(s);
             for r in 0..R {
                 let sum = S::mul(S::to_f(sums[r]), S::splat((*x[r]).scale));
@@ -210,7 +207,10 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
         let mut w = tile.w.add(4 * S::LANES * tile.part);
         let mut x = tile.x;
         for _ in 0..tile.chunks {
-            let rows: [*const Block; R] = core::array::from_fn(|r| x.add(r * tile.x_stride).cast());
+            let mut rows = [core::ptr::null(); R];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = x.add(r * tile.x_stride).cast::<Block>();
+            }
             acc = accumulate::<S, H, R>(
                 acc,
                 |i| S::load(w.add(64 * i)),
@@ -230,9 +230,9 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
 
 /// `match`es `tile.rows` to the constant of [`tile`].
 macro_rules! tile_by_rows {
-    ($simd:ty, $shape:ty, $tile:expr, $($rows:literal)*) => {
+    ($of:ident, $shape:ty, $tile:expr, $($rows:literal)*) => {
         match $tile.rows {
-            $($rows => Self::tile_of::<$shape, $rows>($tile),)*
+            $($rows => $of::<$shape, $rows>($tile),)*
             rows => unreachable!("a tile of {rows} rows"),
         }
     };

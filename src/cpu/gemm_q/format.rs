@@ -155,6 +155,20 @@ unsafe fn plane<S: Simd>(at: *const u8, group: usize, part: usize) -> S::I {
     unsafe { S::load(at.add(64 * group + 4 * S::LANES * part)) }
 }
 
+/// The eight values of an expression in the group's index, written out: a closure would be compiled without the target's
+/// features and might stay a call.
+macro_rules! each_group {
+    ($i:ident => $value:expr) => {
+        each_group!(@ $i, $value, 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident, $value:expr, $($n:literal)*) => {
+        [$({
+            let $i: usize = $n;
+            $value
+        }),*]
+    };
+}
+
 /// Reads whole bytes.
 ///
 /// # Safety
@@ -162,7 +176,7 @@ unsafe fn plane<S: Simd>(at: *const u8, group: usize, part: usize) -> S::I {
 #[inline(always)]
 pub(crate) unsafe fn bytes<S: Simd>(at: *const u8, part: usize) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    core::array::from_fn(|i| unsafe { S::bytes(plane::<S>(at, i, part)) })
+    unsafe { each_group!(i => S::bytes(plane::<S>(at, i, part))) }
 }
 
 /// Reads what [`put_nibbles`] wrote.
@@ -172,9 +186,7 @@ pub(crate) unsafe fn bytes<S: Simd>(at: *const u8, part: usize) -> [S::I; GROUPS
 #[inline(always)]
 pub(crate) unsafe fn nibbles<S: Simd>(at: *const u8, part: usize) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    core::array::from_fn(|i| unsafe {
-        moved::<S>(plane::<S>(at, i % 4, part), 4 * (i as u32 / 4), 0, 4)
-    })
+    unsafe { each_group!(i => moved::<S>(plane::<S>(at, i % 4, part), 4 * (i as u32 / 4), 0, 4)) }
 }
 
 /// Reads what [`put_pairs`] wrote, at bit `to`.
@@ -184,9 +196,9 @@ pub(crate) unsafe fn nibbles<S: Simd>(at: *const u8, part: usize) -> [S::I; GROU
 #[inline(always)]
 pub(crate) unsafe fn pairs<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    core::array::from_fn(|i| unsafe {
-        moved::<S>(plane::<S>(at, i / 4, part), 2 * (i as u32 % 4), to, 2)
-    })
+    unsafe {
+        each_group!(i => moved::<S>(plane::<S>(at, i / 4, part), 2 * (i as u32 % 4), to, 2))
+    }
 }
 
 /// Reads what [`put_bits`] wrote, at bit `to`.
@@ -196,7 +208,7 @@ pub(crate) unsafe fn pairs<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::
 #[inline(always)]
 pub(crate) unsafe fn bits<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    core::array::from_fn(|i| unsafe { moved::<S>(plane::<S>(at, 0, part), i as u32, to, 1) })
+    unsafe { each_group!(i => moved::<S>(plane::<S>(at, 0, part), i as u32, to, 1)) }
 }
 
 /// Joins two disjoint planes.
@@ -206,7 +218,7 @@ pub(crate) unsafe fn bits<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::I
 #[inline(always)]
 pub(crate) unsafe fn joined<S: Simd>(a: [S::I; GROUPS], b: [S::I; GROUPS]) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    core::array::from_fn(|i| unsafe { S::or(a[i], b[i]) })
+    unsafe { each_group!(i => S::or(a[i], b[i])) }
 }
 
 /// Reads part `part` of 16 half-precision floats.

@@ -19,6 +19,8 @@ pub(crate) trait Simd: Sized {
     type A: Copy;
     /// Lanes of a vector; a panel's 16 lanes are `16 / LANES` parts.
     const LANES: usize;
+    /// Rows of a tile that fill this instruction set's registers.
+    const ROWS: usize;
     /// What [`Simd::bytes`] adds to a signed byte.
     const BYTE_OFFSET: i32;
 
@@ -26,7 +28,7 @@ pub(crate) trait Simd: Sized {
     unsafe fn load(at: *const u8) -> Self::I;
     /// Writes codes.
     unsafe fn store(at: *mut u8, v: Self::I);
-    /// Signed bytes of the file in the form [`Simd::dots`] wants for `MAX` 255.
+    /// Signed bytes of the file in the form [`Simd::dots`] wants for [`Shape::MAX`] 255.
     unsafe fn bytes(v: Self::I) -> Self::I;
     /// `v & mask` in every byte.
     unsafe fn and(v: Self::I, mask: u8) -> Self::I;
@@ -56,11 +58,11 @@ pub(crate) trait Simd: Sized {
 
     /// Zero sums.
     unsafe fn zero() -> Self::A;
-    /// `sums[0] · weights[0] + sums[1] · weights[1]` in every lane.
-    unsafe fn offset(sums: [i16; 2], weights: [i16; 2]) -> Self::A;
+    /// `sums[0] · weights[0] + sums[1] · weights[1]` in every lane; `sums` is aligned to 4.
+    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> Self::A;
     /// Adds to `sums[r]` the products of `groups` groups of codes, read through `w(0 … groups)`, with the activations at
-    /// `x[r]`: four bytes a group. Codes are unsigned bytes up to `MAX`.
-    unsafe fn dots<const R: usize, const MAX: u32>(
+    /// `x[r]`: four bytes a group. Codes are unsigned bytes up to `H::MAX`.
+    unsafe fn dots<H: Shape, const R: usize>(
         sums: [Self::A; R],
         groups: usize,
         w: impl Fn(usize) -> Self::I,
@@ -71,8 +73,19 @@ pub(crate) trait Simd: Sized {
 
     /// [`super::driver::panel`], compiled for this instruction set.
     unsafe fn panel<F: Format>(panel: &Panel);
-    /// [`super::driver::tile`] for `tile.rows` rows, at most [`Simd::rows`], compiled for this instruction set.
+    /// [`super::driver::tile`] for `tile.rows` rows, at most [`Simd::ROWS`], compiled for this instruction set.
     unsafe fn tiles<H: Shape>(tile: &Tile);
-    /// Rows of a tile that keep this instruction set's registers full.
-    const ROWS: usize;
 }
+
+/// The path in plain Rust: what every other one is compared with, and what aarch64 runs.
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::{Maddubs, Vnni, Ymm};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Zmm;
+pub(crate) use portable::Portable;
