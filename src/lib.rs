@@ -1,3 +1,11 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
+
 pub mod cpu;
 pub mod dtype;
+pub mod graph;
+pub mod loader;
+pub mod model;
+pub mod pass;
+pub mod plan;
+pub mod program;
+pub mod runtime;
