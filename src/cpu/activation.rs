@@ -174,7 +174,8 @@ mod x86 {
                 let v: [__m256; 4] =
                     core::array::from_fn(|i| _mm256_loadu_ps(x.add(b * BLOCK_LEN + 8 * i)));
                 let m = v.map(|v| _mm256_and_si256(_mm256_castps_si256(v), mask));
-                let m = _mm256_max_epi32(_mm256_max_epi32(m[0], m[1]), _mm256_max_epi32(m[2], m[3]));
+                let m =
+                    _mm256_max_epi32(_mm256_max_epi32(m[0], m[1]), _mm256_max_epi32(m[2], m[3]));
                 let m = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256::<1>(m));
                 let m = _mm_max_epi32(m, _mm_shuffle_epi32::<0b1110>(m));
                 let m = _mm_max_epi32(m, _mm_shuffle_epi32::<1>(m));
@@ -222,7 +223,14 @@ mod tests {
     fn bits(blocks: &[Block]) -> Vec<(Vec<i8>, u32, u32, [i16; 2])> {
         blocks
             .iter()
-            .map(|b| (b.qs.to_vec(), b.scale.to_bits(), b.scaled_sum.to_bits(), b.sums))
+            .map(|b| {
+                (
+                    b.qs.to_vec(),
+                    b.scale.to_bits(),
+                    b.scaled_sum.to_bits(),
+                    b.sums,
+                )
+            })
             .collect()
     }
 
@@ -243,8 +251,11 @@ mod tests {
                 let bound = f64::from(block.scale) * 0.50002 + 1e-33;
                 assert!(error.abs() <= bound, "{exact} became {q} · {}", block.scale);
             }
-            let halves: Vec<i16> =
-                block.qs.chunks(16).map(|h| h.iter().map(|q| i16::from(*q)).sum()).collect();
+            let halves: Vec<i16> = block
+                .qs
+                .chunks(16)
+                .map(|h| h.iter().map(|q| i16::from(*q)).sum())
+                .collect();
             assert_eq!(halves, block.sums);
             let total = f32::from(block.sums[0] + block.sums[1]);
             assert_eq!(block.scaled_sum, block.scale * total);
@@ -257,7 +268,9 @@ mod tests {
         println!("seed {seed:#x}");
         let mut state = seed;
         let mut next = move || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
         };
         for len in [1, 31, 32, 33, 96, 576, 1536, 1537] {
@@ -275,7 +288,10 @@ mod tests {
         let mut ties: Vec<f32> = (0..32).map(|i| i as f32 - 15.5).collect();
         ties[0] = 127.0;
         check(&ties);
-        assert_eq!(quantise(Isa::Portable, &ties)[0].qs[1..5], [-14, -14, -12, -12]);
+        assert_eq!(
+            quantise(Isa::Portable, &ties)[0].qs[1..5],
+            [-14, -14, -12, -12]
+        );
         for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
             for at in [0, 17, 33] {
                 let mut x = [1.5; 70];

@@ -41,7 +41,11 @@ pub(crate) const fn scratch_bytes<H: Shape>(k: usize) -> usize {
 }
 
 const fn offset<S: Simd, F: Format>() -> i32 {
-    if F::Shape::MAX == 255 { S::BYTE_OFFSET } else { F::OFFSET }
+    if F::Shape::MAX == 255 {
+        S::BYTE_OFFSET
+    } else {
+        F::OFFSET
+    }
 }
 
 /// Adds one chunk's products to the accumulators of `R` rows: the whole arithmetic of a quantised product.
@@ -70,7 +74,8 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
             let mut at = [core::ptr::null(); R];
             for r in 0..R {
                 at[r] = x[r].cast::<u8>().add(H::SCALED * s);
-                if !H::MIN && !(H::MAX == 255 && S::BYTE_OFFSET == 0) {
+                let offsets = H::MAX != 255 || S::BYTE_OFFSET != 0;
+                if !H::MIN && offsets {
                     sums[r] = S::offset(&raw const (*x[r]).sums, weights);
                 }
             }

@@ -20,8 +20,7 @@ pub(crate) trait Shape {
     /// Scales in a chunk.
     const SCALES: usize = CHUNK / Self::SCALED;
     /// Bytes of an unpacked chunk: codes, scales, minima.
-    const UNPACKED_BYTES: usize =
-        64 * (GROUPS + Self::SCALES * if Self::MIN { 2 } else { 1 });
+    const UNPACKED_BYTES: usize = 64 * (GROUPS + Self::SCALES * if Self::MIN { 2 } else { 1 });
 }
 
 /// The [`Shape`] with these constants.
@@ -110,7 +109,12 @@ pub(crate) fn put_bytes(out: &mut [u8], lane: usize, codes: Codes) {
 pub(crate) fn put_nibbles(out: &mut [u8], lane: usize, codes: Codes) {
     let nibble = spread(15);
     for i in 0..4 {
-        put(out, i, lane, codes[i] & nibble | (codes[i + 4] & nibble) << 4);
+        put(
+            out,
+            i,
+            lane,
+            codes[i] & nibble | (codes[i + 4] & nibble) << 4,
+        );
     }
 }
 
@@ -196,9 +200,7 @@ pub(crate) unsafe fn nibbles<S: Simd>(at: *const u8, part: usize) -> [S::I; GROU
 #[inline(always)]
 pub(crate) unsafe fn pairs<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    unsafe {
-        each_group!(i => moved::<S>(plane::<S>(at, i / 4, part), 2 * (i as u32 % 4), to, 2))
-    }
+    unsafe { each_group!(i => moved::<S>(plane::<S>(at, i / 4, part), 2 * (i as u32 % 4), to, 2)) }
 }
 
 /// Reads what [`put_bits`] wrote, at bit `to`.

@@ -29,6 +29,9 @@ mod simd;
 pub(crate) mod simple;
 pub(crate) mod super_blocks;
 
+#[cfg(test)]
+mod tests;
+
 use super::isa::Isa;
 use super::panel::{PanelFn, PanelKernel};
 use crate::dtype::DType;
@@ -61,12 +64,7 @@ pub(crate) use with_format;
 ///
 /// `None` if `dtype` is not a quantised type, or `k` no multiple of its block. A row's result does not depend on how many
 /// rows it is computed with. `isa` must be one this machine runs.
-pub fn quantised_kernel(
-    isa: Isa,
-    dtype: DType,
-    k: usize,
-    rows_max: usize,
-) -> Option<PanelKernel> {
+pub fn quantised_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option<PanelKernel> {
     with_format!(dtype, F => kernel_of::<F>(Path::of(isa), k, rows_max)).flatten()
 }
 
@@ -106,8 +104,16 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 => (run::<simd::Zmm, F>, "avx512"),
     };
-    let scratch_bytes = if rows_max > 1 { driver::scratch_bytes::<F::Shape>(k) } else { 0 };
-    k.is_multiple_of(F::COLS).then_some(PanelKernel { func, scratch_bytes, name })
+    let scratch_bytes = if rows_max > 1 {
+        driver::scratch_bytes::<F::Shape>(k)
+    } else {
+        0
+    };
+    k.is_multiple_of(F::COLS).then_some(PanelKernel {
+        func,
+        scratch_bytes,
+        name,
+    })
 }
 
 /// The [`PanelFn`] of a type on an instruction set.
@@ -126,5 +132,15 @@ unsafe fn run<S: Simd, F: Format>(
     scratch: *mut u8,
 ) {
     // SAFETY: the caller's promise. Lanes past the real ones are packed as zeros and cost nothing extra.
-    unsafe { S::panel::<F>(&driver::Panel { w, k, x, x_stride, rows, tile, scratch }) }
+    unsafe {
+        S::panel::<F>(&driver::Panel {
+            w,
+            k,
+            x,
+            x_stride,
+            rows,
+            tile,
+            scratch,
+        })
+    }
 }

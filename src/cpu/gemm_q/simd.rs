@@ -77,12 +77,12 @@ pub(crate) trait Simd: Sized {
     unsafe fn tiles<H: Shape>(tile: &Tile);
 }
 
-/// The path in plain Rust: what every other one is compared with, and what aarch64 runs.
-mod portable;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+/// The path in plain Rust: what every other one is compared with, and what aarch64 runs.
+mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::{Maddubs, Vnni, Ymm};

@@ -100,7 +100,11 @@ impl Format for Q8_0 {
         unsafe {
             let q = bytes::<S>(block, part);
             let scale = halves::<S>(block.add(BYTES), part);
-            Chunk { q, scale: [scale; 2], min: [scale; 2] }
+            Chunk {
+                q,
+                scale: [scale; 2],
+                min: [scale; 2],
+            }
         }
     }
 }

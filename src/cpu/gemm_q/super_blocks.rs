@@ -123,7 +123,12 @@ impl Format for Q6K {
             let (half, of) = (c / 4, c % 4);
             let low = codes(&ql[half * 64 + of % 2 * 32..][..32]);
             put_nibbles(out, lane, nibble_at(low, of as u32 / 2 * 4));
-            put_pairs(&mut out[NIBBLES..], lane, codes(&qh[half * 32..][..32]), 2 * of as u32);
+            put_pairs(
+                &mut out[NIBBLES..],
+                lane,
+                codes(&qh[half * 32..][..32]),
+                2 * of as u32,
+            );
         }
     }
 
@@ -140,7 +145,11 @@ impl Format for Q6K {
             ];
             let at = at.add(2 * LANES);
             let q = joined::<S>(nibbles::<S>(at, part), pairs::<S>(at.add(NIBBLES), part, 4));
-            Chunk { q, scale, min: scale }
+            Chunk {
+                q,
+                scale,
+                min: scale,
+            }
         }
     }
 }
@@ -250,7 +259,11 @@ impl Format for Q3K {
             ];
             let at = at.add(2 * LANES);
             let q = joined::<S>(pairs::<S>(at, part, 0), bits::<S>(at.add(PAIRS), part, 2));
-            Chunk { q, scale, min: scale }
+            Chunk {
+                q,
+                scale,
+                min: scale,
+            }
         }
     }
 }

@@ -66,7 +66,11 @@ impl Multiply for Maddubs {
         x: [*const u8; R],
     ) -> [__m256i; R] {
         let whole = H::MAX == 255;
-        let together = if whole { 1 } else { i16::MAX as usize / (2 * 127 * H::MAX as usize) };
+        let together = if whole {
+            1
+        } else {
+            i16::MAX as usize / (2 * 127 * H::MAX as usize)
+        };
         // SAFETY: the trait's contract.
         unsafe {
             let ones = _mm256_set1_epi16(1);
@@ -78,8 +82,11 @@ impl Multiply for Maddubs {
                     let x = broadcast(x[r].add(4 * i));
                     let x = if whole { _mm256_sign_epi8(x, w) } else { x };
                     let products = _mm256_maddubs_epi16(magnitude, x);
-                    narrow[r] =
-                        if i % together == 0 { products } else { _mm256_add_epi16(narrow[r], products) };
+                    narrow[r] = if i % together == 0 {
+                        products
+                    } else {
+                        _mm256_add_epi16(narrow[r], products)
+                    };
                     if (i + 1) % together == 0 || i + 1 == groups {
                         sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
                     }
