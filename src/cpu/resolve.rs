@@ -4,15 +4,16 @@ use super::gemm::{Epilogue, Gated, Gemm, Input, Segment};
 use super::gemm_f::float_kernel;
 use super::gemm_q::quantised_kernel;
 use super::kv::CacheShape;
-use super::task::{Caches, Rows, StepMemory, StepRef, Task};
+use super::task::{Caches, Rows, StepMemory, Task};
 use super::{CpuError, Shared, attention};
 use crate::graph::{Element, Op, WeightId};
 use crate::program::{Launch, Program, Slot};
+use std::sync::Arc;
 
 /// What addresses are made of.
 pub struct Buffers<'b> {
     pub shared: &'b Shared,
-    pub step: &'b StepMemory,
+    pub step: &'b Arc<StepMemory>,
 }
 
 impl Buffers<'_> {
@@ -44,7 +45,7 @@ impl Buffers<'_> {
 pub fn resolve(program: &Program, launch: &Launch, buffers: &Buffers<'_>) -> Result<Task, CpuError> {
     let isa = buffers.shared.isa;
     let weights = &buffers.shared.weights;
-    let step = StepRef(buffers.step);
+    let step = Arc::clone(buffers.step);
     let input = |index: usize| buffers.rows(&launch.inputs[index]);
     let output = |index: usize| buffers.rows(&launch.outputs[index]);
     let vector = |id: WeightId| -> Box<[f32]> { weights.vector(program, id).into() };

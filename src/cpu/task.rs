@@ -10,6 +10,7 @@ use super::{activation, elementwise, embed, kv, norm, rope, silu};
 use crate::graph::{Activation, Heads, Rope, RopeStyle};
 use crate::program::Step;
 use std::cell::UnsafeCell;
+use std::sync::Arc;
 
 /// The words that change from step to step, at an address that does not.
 pub struct StepMemory {
@@ -17,7 +18,9 @@ pub struct StepMemory {
     tokens: Box<[UnsafeCell<u32>]>,
 }
 
-// SAFETY: written only by `set`, through `&mut`, while no task runs; read by tasks otherwise.
+// SAFETY: written only by `set`, whose caller promises that no task runs; read by tasks otherwise.
+unsafe impl Send for StepMemory {}
+// SAFETY: as above.
 unsafe impl Sync for StepMemory {}
 
 impl StepMemory {
@@ -28,10 +31,16 @@ impl StepMemory {
     }
 
     /// Writes the next step.
-    pub fn set(&mut self, step: Step<'_>) {
-        *self.position.get_mut() = step.position;
-        for (cell, &token) in self.tokens.iter_mut().zip(step.tokens) {
-            *cell.get_mut() = token;
+    ///
+    /// # Safety
+    /// No task reads the step meanwhile.
+    pub unsafe fn set(&self, step: Step<'_>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            *self.position.get() = step.position;
+            for (cell, &token) in self.tokens.iter().zip(step.tokens) {
+                *cell.get() = token;
+            }
         }
     }
 
@@ -47,19 +56,6 @@ impl StepMemory {
     unsafe fn token(&self, row: usize) -> usize {
         // SAFETY: the caller's promise.
         unsafe { *self.tokens[row].get() as usize }
-    }
-}
-
-/// The step a recording owns beside its tasks.
-#[derive(Clone, Copy)]
-pub struct StepRef(pub *const StepMemory);
-
-impl StepRef {
-    /// # Safety
-    /// The recording that owns the step is alive, and no `set` runs at the same time.
-    unsafe fn get<'s>(self) -> &'s StepMemory {
-        // SAFETY: the caller's promise.
-        unsafe { &*self.0 }
     }
 }
 
@@ -102,17 +98,17 @@ pub struct Caches {
 
 /// One launch, resolved. Field names are those of [`Op`](crate::graph::Op).
 pub enum Task {
-    Embed { step: StepRef, table: Table, scale: f32, y: Rows },
-    RopeTable { step: StepRef, rope: Rope, factors: Option<Box<[f32]>>, y: Rows },
+    Embed { step: Arc<StepMemory>, table: Table, scale: f32, y: Rows },
+    RopeTable { step: Arc<StepMemory>, rope: Rope, factors: Option<Box<[f32]>>, y: Rows },
     RmsNorm { isa: Isa, x: Rows, weight: Box<[f32]>, eps: f32, groups: usize, y: Rows, quantise: bool },
     Gemm(Gemm),
     Gated(Gated),
     AddBias { isa: Isa, x: Rows, bias: Box<[f32]>, y: Rows },
     Rope { isa: Isa, x: Rows, table: Rows, heads: usize, head_size: usize, dims: usize, style: RopeStyle, y: Rows },
-    KvAppend { isa: Isa, step: StepRef, k: Rows, v: Rows, caches: Caches },
+    KvAppend { isa: Isa, step: Arc<StepMemory>, k: Rows, v: Rows, caches: Caches },
     RopeAppend {
         isa: Isa,
-        step: StepRef,
+        step: Arc<StepMemory>,
         q: Rows,
         k: Rows,
         v: Rows,
@@ -123,15 +119,21 @@ pub enum Task {
         y: Rows,
         caches: Caches,
     },
-    Attention { step: StepRef, kernel: attention::Rows, q: Rows, y: Rows, caches: Caches },
-    AttentionSplit { step: StepRef, kernel: attention::Split, q: Rows, y: Rows, caches: Caches },
-    AttentionCombine { isa: Isa, step: StepRef, kernel: attention::Split, x: Rows, y: Rows, quantise: bool },
+    Attention { step: Arc<StepMemory>, kernel: attention::Rows, q: Rows, y: Rows, caches: Caches },
+    AttentionSplit { step: Arc<StepMemory>, kernel: attention::Split, q: Rows, y: Rows, caches: Caches },
+    AttentionCombine { isa: Isa, step: Arc<StepMemory>, kernel: attention::Split, x: Rows, y: Rows, quantise: bool },
     GatedMul { isa: Isa, activation: Activation, gate: Rows, up: Rows, y: Rows },
     Add { isa: Isa, a: Rows, b: Rows, y: Rows },
     Scale { isa: Isa, by: f32, x: Rows, y: Rows },
     Quantize { isa: Isa, x: Rows, y: Rows },
     LastRow { x: Rows, y: Rows },
 }
+
+// SAFETY: the addresses lead into memory that the recording owning the task keeps alive and that no
+// thread owns; what may be touched when is `run`'s contract.
+unsafe impl Send for Task {}
+// SAFETY: as above.
+unsafe impl Sync for Task {}
 
 impl Task {
     /// Bytes of kernel scratch a thread needs for this task.
@@ -161,13 +163,12 @@ impl Task {
         unsafe {
             match self {
                 Task::Embed { step, table, scale, y } => {
-                    let step = step.get();
                     for r in worker.share(rows) {
                         embed::embed(table.dtype, &table.bytes, step.token(r), *scale, y.slice(r));
                     }
                 }
                 Task::RopeTable { step, rope, factors, y } => {
-                    let position = step.get().position();
+                    let position = step.position();
                     let (base, scale) = (f64::from(rope.base), f64::from(rope.position_scale));
                     for r in worker.share(rows) {
                         rope::rope_table(position + r, base, factors.as_deref(), scale, y.slice(r));
@@ -200,14 +201,14 @@ impl Task {
                     }
                 }
                 Task::KvAppend { isa, step, k, v, caches } => {
-                    let position = step.get().position();
+                    let position = step.position();
                     for (x, cache) in [(k, caches.keys), (v, caches.values)] {
                         let stride = x.stride / size_of::<f32>();
                         kv::kv_append(*isa, x.f32(0), stride, cache, caches.shape, position, rows, part);
                     }
                 }
                 Task::RopeAppend { isa, step, q, k, v, table, heads, dims, style, y, caches } => {
-                    let position = step.get().position();
+                    let position = step.position();
                     let (shape, size) = (caches.shape, heads.size as usize);
                     for r in worker.share(rows) {
                         let (query, kv, angles) = (heads.query as usize, heads.kv as usize, table.f32(r));
@@ -220,16 +221,16 @@ impl Task {
                     }
                 }
                 Task::Attention { step, kernel, q, y, caches } => {
-                    let position = step.get().position();
+                    let position = step.position();
                     kernel.run(q, y, caches, position, rows, part, scratch.kernel);
                 }
                 Task::AttentionSplit { step, kernel, q, y, caches } => {
-                    kernel.run(q, y, caches, step.get().position(), part, scratch.kernel);
+                    kernel.run(q, y, caches, step.position(), part, scratch.kernel);
                 }
                 Task::AttentionCombine { isa, step, kernel, x, y, quantise } => {
                     if worker.index == 0 {
                         let out = if *quantise { scratch.kernel.cast() } else { y.f32(0) };
-                        kernel.combine(x.f32(0), out, step.get().position());
+                        kernel.combine(x.f32(0), out, step.position());
                         if *quantise {
                             quantise_to(*isa, out, y, 0);
                         }
