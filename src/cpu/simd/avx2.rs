@@ -157,7 +157,11 @@ impl Lanes for F32x8 {
             let mut r = [_mm256_setzero_ps(); N];
             for (i, row) in r.iter_mut().enumerate() {
                 let p = src.add(i.min(live - 1) * stride);
-                let loaded: Self = if cols >= N { E::load(p) } else { E::load_partial(p, cols) };
+                let loaded: Self = if cols >= N {
+                    E::load(p)
+                } else {
+                    E::load_partial(p, cols)
+                };
                 *row = loaded.0;
             }
             let mut t = [_mm256_setzero_ps(); N];

@@ -1,5 +1,7 @@
 //! Eight lanes in plain Rust, written so that the compiler vectorises them for whatever the target has.
 
+#![allow(clippy::needless_range_loop)] // Registers are numbered: rows and vectors by index read like the formula.
+
 use super::{Element, Lanes};
 
 #[derive(Clone, Copy)]
@@ -35,20 +37,28 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
     let magnitude = bits & 0x7fff_ffff;
     // Normal results: rebase the exponent and round by adding just under half, plus the bit that breaks ties to even.
     let odd = (magnitude >> 13) & 1;
-    let normal = magnitude
-        .wrapping_sub(112 << 23)
-        .wrapping_add(0xfff + odd)
-        >> 13;
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
     // Subnormal results (below 2⁻¹⁴): adding 0.5 makes the hardware round at bit 2⁻²⁴.
-    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
-    let finite = if magnitude < 113 << 23 { subnormal } else { normal };
+    let subnormal = (f32::from_bits(magnitude) + 0.5)
+        .to_bits()
+        .wrapping_sub(0.5f32.to_bits());
+    let finite = if magnitude < 113 << 23 {
+        subnormal
+    } else {
+        normal
+    };
     // From 65520 up it is infinity, which rounding reached by itself just below; NaN keeps its leading payload, quiet.
     let large = if magnitude > 0x7f80_0000 {
         0x7e00 | ((magnitude >> 13) & 0x3ff)
     } else {
         0x7c00
     };
-    (sign | if magnitude >= 143 << 23 { large } else { finite }) as u16
+    (sign
+        | if magnitude >= 143 << 23 {
+            large
+        } else {
+            finite
+        }) as u16
 }
 
 impl Array8 {
@@ -197,7 +207,11 @@ impl Lanes for Array8 {
             // SAFETY: the caller promises `live` rows of `cols` elements, and N × N elements of `out`.
             unsafe {
                 let row = src.add(i.min(live - 1) * stride);
-                let row: Self = if cols >= N { E::load(row) } else { E::load_partial(row, cols) };
+                let row: Self = if cols >= N {
+                    E::load(row)
+                } else {
+                    E::load_partial(row, cols)
+                };
                 for (c, lane) in row.0.iter().enumerate() {
                     *out.add(c * out_stride + i) = *lane;
                 }
