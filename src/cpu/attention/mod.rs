@@ -3,7 +3,7 @@
 //! out [R, H, D] = softmax(scale · q [R, H, D] · Kᵀ) · V, with K and V [G, S, D] and H/G query heads to a K/V head. Row
 //! `r` stands at position `base + r` and sees the positions up to its own; with a window, the last `window` of them.
 //!
-//! One algorithm serves prompt and decode ([`flash`]): the queries that share a K/V head form one small matrix, which
+//! One algorithm serves prompt and decode (`flash.rs`): the queries that share a K/V head form one small matrix, which
 //! walks the positions tile by tile with a running maximum, sum and weighted sum, so that a tile of K and V is converted
 //! once for all of them.
 //!
