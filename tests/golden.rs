@@ -34,7 +34,9 @@ fn toy(architecture: &str) -> Model {
 }
 
 fn compare(name: &str, text: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("graphs/golden").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("graphs/golden")
+        .join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).expect("graphs/golden can be written");
         return;
@@ -51,15 +53,31 @@ fn compare(name: &str, text: &str) {
 fn check(family: &str) {
     let model = toy(family);
     let arena = Bump::new();
-    let extent = Extent { rows: 1, context: 256, logits: Logits::Last };
+    let extent = Extent {
+        rows: 1,
+        context: 256,
+        logits: Logits::Last,
+    };
     let step = compile(&model, &arena, extent, Target::Cpu).expect("the toy compiles");
-    compare(&format!("{family}.built.dot"), &dot(&step.built, &Notes::NONE));
-    compare(&format!("{family}.final.dot"), &dump(&step, Stage::Planned, Format::Dot));
-    compare(&format!("{family}.plan.txt"), &plan::text(&step.fused, &step.plan));
+    compare(
+        &format!("{family}.built.dot"),
+        &dot(&step.built, &Notes::NONE),
+    );
+    compare(
+        &format!("{family}.final.dot"),
+        &dump(&step, Stage::Planned, Format::Dot),
+    );
+    compare(
+        &format!("{family}.plan.txt"),
+        &plan::text(&step.fused, &step.plan),
+    );
     compare(&format!("{family}.program.txt"), &step.program.text());
     let chunk = Extent { rows: 32, ..extent };
     let chunk = compile(&model, &arena, chunk, Target::Cpu).expect("the toy compiles");
-    compare(&format!("{family}.prompt.program.txt"), &chunk.program.text());
+    compare(
+        &format!("{family}.prompt.program.txt"),
+        &chunk.program.text(),
+    );
 }
 
 #[test]

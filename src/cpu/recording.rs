@@ -23,7 +23,10 @@ impl Recorded {
     fn new(program: &Program, launch: &Launch, buffers: &Buffers<'_>) -> Result<Self, CpuError> {
         let operand = launch.inputs.first().or(launch.outputs.first());
         let rows = operand.map_or(1, |slot| slot.rows as usize);
-        Ok(Recorded { task: resolve(program, launch, buffers)?, rows })
+        Ok(Recorded {
+            task: resolve(program, launch, buffers)?,
+            rows,
+        })
     }
 
     /// # Safety
@@ -52,19 +55,36 @@ pub struct Recording {
 impl Recording {
     /// Resolves `program` against the shared weights, arena and caches. With `poison` the arena is
     /// filled with NaN before every step, so that reading what no launch wrote shows.
-    pub(super) fn new(shared: Arc<Shared>, program: Program, poison: bool) -> Result<Self, CpuError> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        program: Program,
+        poison: bool,
+    ) -> Result<Self, CpuError> {
         let step = Arc::new(StepMemory::new(program.rows as usize));
-        let buffers = Buffers { shared: &shared, step: &step };
+        let buffers = Buffers {
+            shared: &shared,
+            step: &step,
+        };
         let record = |launch| Recorded::new(&program, launch, &buffers);
-        let tasks: Vec<Recorded> =
-            program.launches.iter().map(record).collect::<Result<_, _>>()?;
+        let tasks: Vec<Recorded> = program
+            .launches
+            .iter()
+            .map(record)
+            .collect::<Result<_, _>>()?;
         let tile_bytes = tile_bytes(program.rows as usize).next_multiple_of(64);
-        let kernel_bytes = tasks.iter().map(|t| t.task.scratch_bytes()).max().unwrap_or(0);
+        let kernel_bytes = tasks
+            .iter()
+            .map(|t| t.task.scratch_bytes())
+            .max()
+            .unwrap_or(0);
         // A page apart, so that two threads' scratch never shares a line.
         let scratch_stride = (tile_bytes + kernel_bytes).next_multiple_of(4096);
         let bytes = scratch_stride * shared.team.count();
-        let scratch = Pages::zeroed(bytes)
-            .map_err(|source| CpuError::Memory { what: "scratch", bytes: bytes as u64, source })?;
+        let scratch = Pages::zeroed(bytes).map_err(|source| CpuError::Memory {
+            what: "scratch",
+            bytes: bytes as u64,
+            source,
+        })?;
         Ok(Recording {
             program,
             tasks,
@@ -121,7 +141,10 @@ impl Recording {
         self.begin(step);
         let rows = step.tokens.len();
         for launch in &self.program.launches {
-            let buffers = Buffers { shared: &self.shared, step: &self.step };
+            let buffers = Buffers {
+                shared: &self.shared,
+                step: &self.step,
+            };
             let recorded = Recorded::new(&self.program, launch, &buffers)?;
             self.shared.team.run(&|worker| {
                 // SAFETY: as in `replay`; `run` ends on every thread before the next launch.
@@ -135,18 +158,29 @@ impl Recording {
     /// The result's rows, f32: `[rows, V]` logits for as many rows as the program's result has.
     pub fn result(&self, row: usize) -> &[f32] {
         let slot = &self.program.result;
-        assert!(row < slot.rows as usize, "row {row} of a result of {} rows", slot.rows);
+        assert!(
+            row < slot.rows as usize,
+            "row {row} of a result of {} rows",
+            slot.rows
+        );
         // SAFETY: the result lies in the arena for good, and nobody writes it between steps since
         // that takes `&mut self`.
         unsafe {
-            let start = self.shared.arena.base().add(slot.offset + row * slot.row_bytes());
+            let start = self
+                .shared
+                .arena
+                .base()
+                .add(slot.offset + row * slot.row_bytes());
             std::slice::from_raw_parts(start.cast::<f32>(), slot.cols as usize)
         }
     }
 
     fn begin(&mut self, step: Step<'_>) {
         let (rows, capacity) = (step.tokens.len(), self.program.rows as usize);
-        assert!(rows > 0 && rows <= capacity, "{rows} tokens for a step of {capacity} rows");
+        assert!(
+            rows > 0 && rows <= capacity,
+            "{rows} tokens for a step of {capacity} rows"
+        );
         let end = step.position as usize + rows;
         let context = self.program.context as usize;
         assert!(end <= context, "position {end} of a cache of {context}");
@@ -154,7 +188,12 @@ impl Recording {
         unsafe { self.step.set(step) };
         if self.poison {
             // SAFETY: the arena holds only temporaries, and no task is running.
-            unsafe { self.shared.arena.base().write_bytes(0xff, self.program.arena_bytes) };
+            unsafe {
+                self.shared
+                    .arena
+                    .base()
+                    .write_bytes(0xff, self.program.arena_bytes)
+            };
         }
     }
 
@@ -162,7 +201,10 @@ impl Recording {
         // SAFETY: one stride a thread of the team was allocated.
         unsafe {
             let base = self.scratch.base().add(worker.index * self.scratch_stride);
-            Scratch { tiles: base.cast(), kernel: base.add(self.tile_bytes) }
+            Scratch {
+                tiles: base.cast(),
+                kernel: base.add(self.tile_bytes),
+            }
         }
     }
 }

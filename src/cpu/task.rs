@@ -1,6 +1,6 @@
 //! Launches as the threads run them: kernels chosen, addresses resolved.
 
-use super::attention;
+use super::attention::{AttentionShape, attention_combine, attention_decode, attention_prompt};
 use super::gemm::{Gated, Gemm, Scratch};
 use super::isa::Isa;
 use super::kv::CacheShape;
@@ -27,7 +27,10 @@ impl StepMemory {
     /// Room for `rows` tokens.
     pub fn new(rows: usize) -> Self {
         let tokens = (0..rows).map(|_| UnsafeCell::new(0)).collect();
-        StepMemory { position: UnsafeCell::new(0), tokens }
+        StepMemory {
+            position: UnsafeCell::new(0),
+            tokens,
+        }
     }
 
     /// Writes the next step.
@@ -98,14 +101,52 @@ pub struct Caches {
 
 /// One launch, resolved. Field names are those of [`Op`](crate::graph::Op).
 pub enum Task {
-    Embed { step: Arc<StepMemory>, table: Table, scale: f32, y: Rows },
-    RopeTable { step: Arc<StepMemory>, rope: Rope, factors: Option<Box<[f32]>>, y: Rows },
-    RmsNorm { isa: Isa, x: Rows, weight: Box<[f32]>, eps: f32, groups: usize, y: Rows, quantise: bool },
+    Embed {
+        step: Arc<StepMemory>,
+        table: Table,
+        scale: f32,
+        y: Rows,
+    },
+    RopeTable {
+        step: Arc<StepMemory>,
+        rope: Rope,
+        factors: Option<Box<[f32]>>,
+        y: Rows,
+    },
+    RmsNorm {
+        isa: Isa,
+        x: Rows,
+        weight: Box<[f32]>,
+        eps: f32,
+        groups: usize,
+        y: Rows,
+        quantise: bool,
+    },
     Gemm(Gemm),
     Gated(Gated),
-    AddBias { isa: Isa, x: Rows, bias: Box<[f32]>, y: Rows },
-    Rope { isa: Isa, x: Rows, table: Rows, heads: usize, head_size: usize, dims: usize, style: RopeStyle, y: Rows },
-    KvAppend { isa: Isa, step: Arc<StepMemory>, k: Rows, v: Rows, caches: Caches },
+    AddBias {
+        isa: Isa,
+        x: Rows,
+        bias: Box<[f32]>,
+        y: Rows,
+    },
+    Rope {
+        isa: Isa,
+        x: Rows,
+        table: Rows,
+        heads: usize,
+        head_size: usize,
+        dims: usize,
+        style: RopeStyle,
+        y: Rows,
+    },
+    KvAppend {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        k: Rows,
+        v: Rows,
+        caches: Caches,
+    },
     RopeAppend {
         isa: Isa,
         step: Arc<StepMemory>,
@@ -119,14 +160,58 @@ pub enum Task {
         y: Rows,
         caches: Caches,
     },
-    Attention { step: Arc<StepMemory>, kernel: attention::Rows, q: Rows, y: Rows, caches: Caches },
-    AttentionSplit { step: Arc<StepMemory>, kernel: attention::Split, q: Rows, y: Rows, caches: Caches },
-    AttentionCombine { isa: Isa, step: Arc<StepMemory>, kernel: attention::Split, x: Rows, y: Rows, quantise: bool },
-    GatedMul { isa: Isa, activation: Activation, gate: Rows, up: Rows, y: Rows },
-    Add { isa: Isa, a: Rows, b: Rows, y: Rows },
-    Scale { isa: Isa, by: f32, x: Rows, y: Rows },
-    Quantize { isa: Isa, x: Rows, y: Rows },
-    LastRow { x: Rows, y: Rows },
+    Attention {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        shape: AttentionShape,
+        q: Rows,
+        y: Rows,
+        caches: Caches,
+    },
+    AttentionSplit {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        shape: AttentionShape,
+        q: Rows,
+        y: Rows,
+        caches: Caches,
+    },
+    AttentionCombine {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        shape: AttentionShape,
+        x: Rows,
+        y: Rows,
+        quantise: bool,
+    },
+    GatedMul {
+        isa: Isa,
+        activation: Activation,
+        gate: Rows,
+        up: Rows,
+        y: Rows,
+    },
+    Add {
+        isa: Isa,
+        a: Rows,
+        b: Rows,
+        y: Rows,
+    },
+    Scale {
+        isa: Isa,
+        by: f32,
+        x: Rows,
+        y: Rows,
+    },
+    Quantize {
+        isa: Isa,
+        x: Rows,
+        y: Rows,
+    },
+    LastRow {
+        x: Rows,
+        y: Rows,
+    },
 }
 
 // SAFETY: the addresses lead into memory that the recording owning the task keeps alive and that no
@@ -139,12 +224,22 @@ impl Task {
     /// Bytes of kernel scratch a thread needs for this task.
     pub fn scratch_bytes(&self) -> usize {
         match self {
-            Task::Gemm(gemm) => gemm.segments.iter().map(|s| s.kernel.scratch_bytes).max().unwrap_or(0),
-            Task::Gated(gated) => gated.gate.kernel.scratch_bytes.max(gated.up.kernel.scratch_bytes),
+            Task::Gemm(gemm) => gemm
+                .segments
+                .iter()
+                .map(|s| s.kernel.scratch_bytes)
+                .max()
+                .unwrap_or(0),
+            Task::Gated(gated) => gated
+                .gate
+                .kernel
+                .scratch_bytes
+                .max(gated.up.kernel.scratch_bytes),
             Task::RmsNorm { x, .. } => x.cols * size_of::<f32>(),
             Task::AttentionCombine { y, .. } => y.cols * size_of::<f32>(),
-            Task::Attention { kernel, .. } => kernel.scratch_bytes(),
-            Task::AttentionSplit { kernel, .. } => kernel.scratch_bytes(),
+            Task::Attention { shape, .. } | Task::AttentionSplit { shape, .. } => {
+                shape.scratch_bytes()
+            }
             _ => 0,
         }
     }
@@ -162,22 +257,44 @@ impl Task {
         // detected; the rest is the caller's promise.
         unsafe {
             match self {
-                Task::Embed { step, table, scale, y } => {
+                Task::Embed {
+                    step,
+                    table,
+                    scale,
+                    y,
+                } => {
                     for r in worker.share(rows) {
                         embed::embed(table.dtype, &table.bytes, step.token(r), *scale, y.slice(r));
                     }
                 }
-                Task::RopeTable { step, rope, factors, y } => {
+                Task::RopeTable {
+                    step,
+                    rope,
+                    factors,
+                    y,
+                } => {
                     let position = step.position();
                     let (base, scale) = (f64::from(rope.base), f64::from(rope.position_scale));
                     for r in worker.share(rows) {
                         rope::rope_table(position + r, base, factors.as_deref(), scale, y.slice(r));
                     }
                 }
-                Task::RmsNorm { isa, x, weight, eps, groups, y, quantise } => {
+                Task::RmsNorm {
+                    isa,
+                    x,
+                    weight,
+                    eps,
+                    groups,
+                    y,
+                    quantise,
+                } => {
                     let n = x.cols / groups;
                     for r in worker.share(rows) {
-                        let out = if *quantise { scratch.kernel.cast() } else { y.f32(r) };
+                        let out = if *quantise {
+                            scratch.kernel.cast()
+                        } else {
+                            y.f32(r)
+                        };
                         for group in 0..*groups {
                             let x = x.f32(r).add(group * n);
                             norm::rms_norm(*isa, x, weight.as_ptr(), *eps, out.add(group * n), n);
@@ -194,24 +311,61 @@ impl Task {
                         elementwise::add(*isa, x.f32(r), bias.as_ptr(), y.f32(r), x.cols);
                     }
                 }
-                Task::Rope { isa, x, table, heads, head_size, dims, style, y } => {
+                Task::Rope {
+                    isa,
+                    x,
+                    table,
+                    heads,
+                    head_size,
+                    dims,
+                    style,
+                    y,
+                } => {
                     for r in worker.share(rows) {
                         let (x, y, table) = (x.f32(r), y.f32(r), table.f32(r));
                         rope::rope(*isa, x, y, *heads, *head_size, table, *style, *dims);
                     }
                 }
-                Task::KvAppend { isa, step, k, v, caches } => {
+                Task::KvAppend {
+                    isa,
+                    step,
+                    k,
+                    v,
+                    caches,
+                } => {
                     let position = step.position();
                     for (x, cache) in [(k, caches.keys), (v, caches.values)] {
                         let stride = x.stride / size_of::<f32>();
-                        kv::kv_append(*isa, x.f32(0), stride, cache, caches.shape, position, rows, part);
+                        kv::kv_append(
+                            *isa,
+                            x.f32(0),
+                            stride,
+                            cache,
+                            caches.shape,
+                            position,
+                            rows,
+                            part,
+                        );
                     }
                 }
-                Task::RopeAppend { isa, step, q, k, v, table, heads, dims, style, y, caches } => {
+                Task::RopeAppend {
+                    isa,
+                    step,
+                    q,
+                    k,
+                    v,
+                    table,
+                    heads,
+                    dims,
+                    style,
+                    y,
+                    caches,
+                } => {
                     let position = step.position();
                     let (shape, size) = (caches.shape, heads.size as usize);
                     for r in worker.share(rows) {
-                        let (query, kv, angles) = (heads.query as usize, heads.kv as usize, table.f32(r));
+                        let (query, kv, angles) =
+                            (heads.query as usize, heads.kv as usize, table.f32(r));
                         rope::rope(*isa, q.f32(r), y.f32(r), query, size, angles, *style, *dims);
                         // k is this launch's own: nobody reads it after, so it is turned in place.
                         rope::rope(*isa, k.f32(r), k.f32(r), kv, size, angles, *style, *dims);
@@ -220,23 +374,74 @@ impl Task {
                         }
                     }
                 }
-                Task::Attention { step, kernel, q, y, caches } => {
-                    let position = step.position();
-                    kernel.run(q, y, caches, position, rows, part, scratch.kernel);
+                Task::Attention {
+                    isa,
+                    step,
+                    shape,
+                    q,
+                    y,
+                    caches,
+                } => attention_prompt(
+                    *isa,
+                    shape,
+                    (q.f32(0), q.stride / size_of::<f32>()),
+                    caches.keys,
+                    caches.values,
+                    step.position(),
+                    rows,
+                    (y.f32(0), y.stride / size_of::<f32>()),
+                    part,
+                    scratch.kernel,
+                ),
+                Task::AttentionSplit {
+                    isa,
+                    step,
+                    shape,
+                    q,
+                    y,
+                    caches,
+                } => {
+                    let (keys, values, position) = (caches.keys, caches.values, step.position());
+                    let (q, partials) = (q.f32(0), y.f32(0));
+                    attention_decode(
+                        *isa,
+                        shape,
+                        q,
+                        keys,
+                        values,
+                        position,
+                        partials,
+                        part,
+                        scratch.kernel,
+                    );
                 }
-                Task::AttentionSplit { step, kernel, q, y, caches } => {
-                    kernel.run(q, y, caches, step.position(), part, scratch.kernel);
-                }
-                Task::AttentionCombine { isa, step, kernel, x, y, quantise } => {
+                Task::AttentionCombine {
+                    isa,
+                    step,
+                    shape,
+                    x,
+                    y,
+                    quantise,
+                } => {
                     if worker.index == 0 {
-                        let out = if *quantise { scratch.kernel.cast() } else { y.f32(0) };
-                        kernel.combine(x.f32(0), out, step.position());
+                        let out = if *quantise {
+                            scratch.kernel.cast()
+                        } else {
+                            y.f32(0)
+                        };
+                        attention_combine(*isa, shape, x.f32(0), step.position(), out, (0, 1));
                         if *quantise {
                             quantise_to(*isa, out, y, 0);
                         }
                     }
                 }
-                Task::GatedMul { isa, activation, gate, up, y } => {
+                Task::GatedMul {
+                    isa,
+                    activation,
+                    gate,
+                    up,
+                    y,
+                } => {
                     for r in worker.share(rows) {
                         let (gate, up, y, n) = (gate.f32(r), up.f32(r), y.f32(r), y.cols);
                         silu::gated_mul(*isa, *activation, gate, up, y, n);

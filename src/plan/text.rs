@@ -9,7 +9,9 @@ pub fn text(graph: &Graph<'_>, plan: &Plan) -> String {
     let mut out = String::new();
     for interval in plan.intervals() {
         let value = graph.value(interval.value);
-        let offset = plan.offset(interval.value).expect("a plan places its own intervals");
+        let offset = plan
+            .offset(interval.value)
+            .expect("a plan places its own intervals");
         writeln!(
             out,
             "{} {} {}[{}, {}]: bytes {} at {}, alive n{} to n{}",

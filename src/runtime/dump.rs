@@ -51,7 +51,11 @@ impl<'d, 'a> Dump<'d, 'a> {
     }
 
     fn offset(&self, value: ValueId) -> Option<usize> {
-        if self.stage == Stage::Planned { self.compiled.plan.offset(value) } else { None }
+        if self.stage == Stage::Planned {
+            self.compiled.plan.offset(value)
+        } else {
+            None
+        }
     }
 
     fn cost(&self, node: NodeId) -> Cost {
@@ -68,7 +72,13 @@ impl<'d, 'a> Dump<'d, 'a> {
             lines
         };
         let value = |id: ValueId| self.offset(id).map(|offset| format!("@{offset}"));
-        graph::dot::dot(self.graph(), &graph::dot::Notes { node: &node, value: &value })
+        graph::dot::dot(
+            self.graph(),
+            &graph::dot::Notes {
+                node: &node,
+                value: &value,
+            },
+        )
     }
 
     fn text(&self) -> String {
