@@ -3,3 +3,4 @@
 pub mod dtype;
 pub mod loader;
 pub mod sampler;
+pub mod tokenizer;
