@@ -1,3 +1,5 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
 
 pub mod cli;
+pub mod dtype;
+pub mod loader;
