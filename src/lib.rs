@@ -1,1 +1,3 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
+
+pub mod sampler;
