@@ -3,3 +3,4 @@
 pub mod cli;
 pub mod dtype;
 pub mod loader;
+pub mod sampler;
