@@ -2,5 +2,10 @@
 
 pub mod cli;
 pub mod dtype;
+pub mod graph;
 pub mod loader;
 pub mod sampler;
+pub mod model;
+pub mod pass;
+pub mod plan;
+pub mod program;
