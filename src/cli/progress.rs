@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Makes bars, or silence.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
+    quiet: bool,
     shown: bool,
 }
 
@@ -15,13 +16,22 @@ impl Progress {
     /// Shows progress if standard error is a terminal and `quiet` was not asked for.
     pub fn new(quiet: bool) -> Self {
         Self {
+            quiet,
             shown: !quiet && std::io::stderr().is_terminal(),
         }
     }
 
+    /// Whether lines for people belong on standard error, be it a terminal or not.
+    pub fn is_wanted(&self) -> bool {
+        !self.quiet
+    }
+
     /// Shows nothing.
     pub fn hidden() -> Self {
-        Self { shown: false }
+        Self {
+            quiet: true,
+            shown: false,
+        }
     }
 
     /// A bar that counts bytes up to `total`.

@@ -31,7 +31,7 @@ pub enum ConfigError {
     },
     /// A flag asks for what this version cannot do.
     #[error("{0}")]
-    Unsupported(String),
+    Flag(String),
 }
 
 /// A file and its text: turns byte ranges into lines and columns.

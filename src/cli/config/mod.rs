@@ -6,18 +6,18 @@
 
 mod error;
 mod file;
-mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
-use super::args::{DeviceArg, ModelArgs, SamplingArgs, SessionArgs};
+use super::args::{DeviceArg, GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
+use crate::model::Hyperparameters;
+use crate::sampler::Sampling;
 pub use error::ConfigError;
 use error::Located;
 pub use file::{File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry};
-pub use shape::Shape;
 
 /// Every key, documented; equal to [`Config::default`].
 pub const DEFAULT_TOML: &str = include_str!("../../../configs/default.toml");
@@ -38,7 +38,7 @@ pub struct Config {
     /// A graph definition that replaces the built-in one.
     pub graph: Option<PathBuf>,
     /// Hyperparameters for weights that are made up.
-    pub shape: Option<Shape>,
+    pub shape: Option<Hyperparameters>,
     /// Where to compute.
     pub device: Device,
     /// Threads; 0 takes every core.
@@ -70,19 +70,6 @@ pub enum Device {
     Cpu,
 }
 
-/// How a token is chosen; the sampler checks the ranges.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub struct Sampling {
-    pub temperature: f32,
-    pub top_k: u32,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub repeat_penalty: f32,
-    pub repeat_last_n: usize,
-    pub seed: u64,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -95,15 +82,7 @@ impl Default for Config {
             context: None,
             chunk_rows: 64,
             eager: false,
-            sampling: Sampling {
-                temperature: 0.0,
-                top_k: 0,
-                top_p: 1.0,
-                min_p: 0.0,
-                repeat_penalty: 1.0,
-                repeat_last_n: 64,
-                seed: 0,
-            },
+            sampling: Sampling::greedy(),
             max_tokens: 256,
             stop: Vec::new(),
             ignore_eos: false,
@@ -243,9 +222,24 @@ impl Config {
             None => {}
             Some(DeviceArg::Auto) => self.device = Device::Auto,
             Some(DeviceArg::Cpu) => self.device = Device::Cpu,
-            Some(DeviceArg::Hip) => return Err(ConfigError::Unsupported(HIP_LATER.into())),
+            Some(DeviceArg::Hip) => return Err(ConfigError::Flag(HIP_LATER.into())),
         }
         self.eager |= args.eager;
+        Ok(())
+    }
+
+    /// Lays the other flags of `generate` over this configuration.
+    pub fn apply_generate(&mut self, args: &GenerateArgs) -> Result<(), ConfigError> {
+        set(&mut self.max_tokens, args.max_tokens);
+        if args.stop.iter().any(String::is_empty) {
+            let text = "a stop string must not be empty";
+            return Err(ConfigError::Flag(text.into()));
+        }
+        if !args.stop.is_empty() {
+            self.stop.clone_from(&args.stop);
+        }
+        self.ignore_eos |= args.ignore_eos;
+        self.special &= !args.no_special;
         Ok(())
     }
 
