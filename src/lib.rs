@@ -9,3 +9,4 @@ pub mod model;
 pub mod pass;
 pub mod plan;
 pub mod program;
+pub mod tokenizer;
