@@ -1,6 +1,7 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
 
 pub mod cli;
+pub mod cpu;
 pub mod dtype;
 pub mod graph;
 pub mod loader;
@@ -10,3 +11,4 @@ pub mod pass;
 pub mod plan;
 pub mod program;
 pub mod tokenizer;
+pub mod runtime;

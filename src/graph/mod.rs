@@ -34,8 +34,8 @@ use std::fmt;
 pub enum Element {
     /// 32-bit float.
     F32,
-    /// Activations rounded to 8 bits for integer dot products: per row, `i8` quants, an `f32`
-    /// scale every 32 and an `i32` sum every 16 (which offsets of asymmetric weights multiply).
+    /// Activations rounded to 8 bits for integer dot products, in blocks of 32: the quants, their
+    /// scale, and the sums that the constant terms of asymmetric weights multiply (44 bytes).
     Q8A,
 }
 
@@ -45,10 +45,7 @@ impl Element {
         let cols = cols as usize;
         let bytes = match self {
             Element::F32 => cols * 4,
-            Element::Q8A => {
-                let padded = cols.next_multiple_of(32);
-                padded + padded / 8 + padded / 4
-            }
+            Element::Q8A => cols.div_ceil(32) * 44,
         };
         bytes.next_multiple_of(64)
     }
@@ -93,7 +90,10 @@ pub struct Weight<'a> {
 impl Weight<'_> {
     /// Columns of a matrix, elements of a vector.
     pub fn cols(&self) -> usize {
-        *self.shape.last().expect("a weight has at least one dimension")
+        *self
+            .shape
+            .last()
+            .expect("a weight has at least one dimension")
     }
 
     /// Rows of a matrix, 1 for a vector.
@@ -188,7 +188,10 @@ impl<'a> Graph<'a> {
 
     /// A graph with this one's values, weights and states but no nodes: what a pass fills.
     pub fn without_nodes(&self) -> Self {
-        Graph { nodes: Vec::with_capacity(self.nodes.len()), ..self.clone() }
+        Graph {
+            nodes: Vec::with_capacity(self.nodes.len()),
+            ..self.clone()
+        }
     }
 
     pub fn nodes(&self) -> &[Node<'a>] {

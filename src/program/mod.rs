@@ -10,7 +10,7 @@ mod cost;
 mod lower;
 
 pub use cost::{Cost, cost};
-pub use lower::lower;
+pub use lower::{ATTENTION_UNIT_ROWS, GEMM_UNIT_COLS, lower};
 
 use crate::dtype::DType;
 use crate::graph::{Element, NodeId, Op, Section, State, StateId, ValueId, WeightId};
@@ -99,12 +99,18 @@ impl Program {
     /// Bytes a whole step moves when `positions` are in the cache. Summed launch by launch, since
     /// layers may have different windows.
     pub fn bytes_at(&self, positions: u64) -> u64 {
-        self.launches.iter().map(|l| l.cost.bytes_at(positions)).sum()
+        self.launches
+            .iter()
+            .map(|l| l.cost.bytes_at(positions))
+            .sum()
     }
 
     /// Operations of a whole step when `positions` are in the cache.
     pub fn flops_at(&self, positions: u64) -> u64 {
-        self.launches.iter().map(|l| l.cost.flops_at(positions)).sum()
+        self.launches
+            .iter()
+            .map(|l| l.cost.flops_at(positions))
+            .sum()
     }
 
     /// Bytes of all caches.
@@ -118,7 +124,10 @@ impl Program {
         for (index, launch) in self.launches.iter().enumerate() {
             let slots = |slots: &[Slot]| {
                 let one = |s: &Slot| {
-                    format!("{}@{}:{}[{}, {}]", s.value, s.offset, s.element, s.rows, s.cols)
+                    format!(
+                        "{}@{}:{}[{}, {}]",
+                        s.value, s.offset, s.element, s.rows, s.cols
+                    )
                 };
                 slots.iter().map(one).collect::<Vec<_>>()
             };
@@ -145,4 +154,13 @@ impl Program {
         writeln!(out, "arena {arena} bytes, states {states} bytes").expect("writing to a string");
         out
     }
+}
+
+/// What differs between two replays, and nothing else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step<'t> {
+    /// Position of the first row in the sequence: how much the cache already holds.
+    pub position: u32,
+    /// A token for each live row, at most `R`.
+    pub tokens: &'t [u32],
 }
