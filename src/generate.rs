@@ -160,8 +160,8 @@ impl<'a> Generator<'a> {
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
-        let context = self.session.context();
-        let mut position = self.session.position() + prompt.len();
+        let context = self.session.context() as usize;
+        let mut position = self.session.position() as usize + prompt.len();
         if position > context {
             return Err(GenerateError::PromptTooLong {
                 prompt: position,

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod cpu;
 pub mod dtype;
+pub mod generate;
 pub mod graph;
 pub mod loader;
 pub mod sampler;

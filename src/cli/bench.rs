@@ -30,7 +30,7 @@ struct Json {
     model: String,
     device: String,
     threads: usize,
-    context: usize,
+    context: u32,
     load_ms: f64,
     first_token_ms: f64,
     prompt_tokens: usize,
@@ -90,13 +90,15 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         (session, Some(tokenizer), load_time)
     };
     let mut sampler =
-        Sampler::new(config.sampling, session.vocab_size()).map_err(CliError::input)?;
+        Sampler::new(config.sampling, session.vocabulary() as usize).map_err(CliError::input)?;
 
-    let first = first_prompt(tokenizer.as_ref(), session.vocab_size())?;
+    let first = first_prompt(tokenizer.as_ref(), session.vocabulary())?;
     prefill(&mut session, &first, &mut sampler)?;
     let first_token = process_start.elapsed();
 
-    let stream = session.stream_bandwidth();
+    let stream = session
+        .stream_bytes_per_second()
+        .map_err(CliError::runtime)?;
     let bar = progress.steps("runs", args.repeat as u64);
     let mut runs = Vec::new();
     for _ in 0..args.repeat {
@@ -131,8 +133,8 @@ fn run_once(
     sampler: &mut Sampler,
     args: &BenchArgs,
 ) -> Result<Run, CliError> {
-    let vocab_size = session.vocab_size();
-    let prompt = made_up_tokens(args.prompt_tokens, vocab_size);
+    let vocabulary = session.vocabulary();
+    let prompt = made_up_tokens(args.prompt_tokens, vocabulary);
     session.reset();
     let begin = Instant::now();
     prefill(session, &prompt, sampler)?;
@@ -140,7 +142,7 @@ fn run_once(
 
     session.reset();
     let before = session.report();
-    let mut token = made_up_tokens(1, vocab_size)[0];
+    let mut token = made_up_tokens(1, vocabulary)[0];
     let mut steps = Vec::with_capacity(args.tokens);
     let mut logits_hash = 0;
     let begin = Instant::now();
@@ -175,9 +177,9 @@ fn prefill(session: &mut Session, tokens: &[u32], sampler: &mut Sampler) -> Resu
     sampler.sample(logits).map_err(CliError::runtime)
 }
 
-fn first_prompt(tokenizer: Option<&Tokenizer>, vocab_size: usize) -> Result<Vec<u32>, CliError> {
+fn first_prompt(tokenizer: Option<&Tokenizer>, vocabulary: u32) -> Result<Vec<u32>, CliError> {
     let Some(tokenizer) = tokenizer else {
-        return Ok(made_up_tokens(5, vocab_size));
+        return Ok(made_up_tokens(5, vocabulary));
     };
     let options = Encode {
         special: true,
@@ -191,8 +193,8 @@ fn first_prompt(tokenizer: Option<&Tokenizer>, vocab_size: usize) -> Result<Vec<
 }
 
 /// Tokens for timing, the same in every run: multiples of a prime, so that they repeat late.
-fn made_up_tokens(count: usize, vocab_size: usize) -> Vec<u32> {
-    let token = |index: usize| (index + 1).wrapping_mul(7919) % vocab_size;
+fn made_up_tokens(count: usize, vocabulary: u32) -> Vec<u32> {
+    let token = |index: usize| (index as u64 + 1) * 7919 % u64::from(vocabulary);
     (0..count).map(|index| token(index) as u32).collect()
 }
 
@@ -214,7 +216,7 @@ fn summary(
         .ok_or_else(|| CliError::Usage("--repeat must be at least 1".into()))?;
     let mut steps: Vec<Duration> = runs.iter().flat_map(|run| run.steps.clone()).collect();
     steps.sort_unstable();
-    let gb = step_bytes(&report, 0..args.tokens) as f64 / 1e9;
+    let gb = step_bytes(session, 0..args.tokens) as f64 / 1e9;
     let decode_gb_per_s = per_second(gb, decode_s);
     let rates = |run: &Run| RunJson {
         prompt_tokens_per_s: per_second(args.prompt_tokens as f64, run.prompt.as_secs_f64()),

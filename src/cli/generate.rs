@@ -1,6 +1,6 @@
 //! `generate`: continue a prompt and stream the text.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::{interrupt, text};
 use crate::generate::{Finish, GenerateError, Generation, Generator, Position, Settings};
 use crate::model::Logits;
-use crate::runtime::Report;
+use crate::runtime::Session;
 use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 
@@ -69,7 +69,7 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     };
     let mut loaded = load::load(&config, &wanted)?;
     let tokens = prompt_tokens(&loaded.tokenizer, &prompt, config.special)?;
-    let sampler = Sampler::new(config.sampling, loaded.session.vocab_size());
+    let sampler = Sampler::new(config.sampling, loaded.session.vocabulary() as usize);
     let settings = Settings {
         max_tokens: config.max_tokens,
         stop: config.stop,
@@ -168,7 +168,7 @@ fn timings(
         decode_steps: steps,
         decode_tokens_per_s: rate(steps as f64),
         decode_ms_per_token: (steps > 0).then(|| 1e3 * decode_s / steps as f64),
-        decode_gb_per_s: rate(step_bytes(&report, generation.steps.clone()) as f64 / 1e9),
+        decode_gb_per_s: rate(step_bytes(&loaded.session, generation.steps.clone()) as f64 / 1e9),
         total_ms: ms(process_start.elapsed()),
         replays: report.replays,
         logits_hash: generation.logits_hash.map(|hash| format!("{hash:016x}")),
@@ -178,9 +178,11 @@ fn timings(
 }
 
 /// Bytes that the steps from each of `positions` move.
-pub fn step_bytes(report: &Report, positions: std::ops::Range<usize>) -> u64 {
+pub fn step_bytes(session: &Session, positions: Range<usize>) -> u64 {
+    let program = session.decode_program();
+    // A step sees its own position as well.
     positions
-        .map(|position| report.step_bytes_at(position))
+        .map(|position| program.bytes_at(position as u64 + 1))
         .sum()
 }
 

@@ -49,17 +49,7 @@ pub fn checkpoint(config: &Config, progress: &Progress) -> Result<Checkpoint, Cl
 /// The tokenizer alone.
 pub fn tokenizer(config: &Config, progress: &Progress) -> Result<Tokenizer, CliError> {
     let checkpoint = checkpoint(config, progress)?;
-    Tokenizer::from_metadata(checkpoint.metadata()).map_err(|error| named(&checkpoint, error))
-}
-
-fn named(checkpoint: &Checkpoint, error: impl std::error::Error) -> CliError {
-    let text = super::error::chain(&error);
-    let file = checkpoint.path().display().to_string();
-    CliError::Input(if text.contains(&file) {
-        text
-    } else {
-        format!("{file}: {text}")
-    })
+    Tokenizer::from_metadata(checkpoint.metadata()).map_err(CliError::input)
 }
 
 /// Loads everything. The tokenizer is built on its own thread meanwhile, from the same mapped file.
@@ -68,24 +58,23 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
     let begin = Instant::now();
     let checkpoint = Checkpoint::open(&file).map_err(CliError::input)?;
     let metadata: Metadata = checkpoint.metadata().clone();
-    let file = file.display().to_string();
     thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::from_metadata(&metadata));
         let model =
             Model::from_checkpoint(checkpoint, definition(config)?).map_err(CliError::input)?;
         let session = session(&model, config, wanted)?;
         let tokenizer = match tokenizer.join() {
-            Ok(result) => result.map_err(|error| {
-                let text = super::error::chain(&error);
-                let known = text.contains(&file);
-                CliError::Input(if known {
-                    text
-                } else {
-                    format!("{file}: {text}")
-                })
-            })?,
+            Ok(result) => result.map_err(CliError::input)?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
+        let (tokens, rows) = (tokenizer.vocab_size(), session.vocabulary());
+        if tokens > rows as usize {
+            let file = file.display();
+            let text = format!(
+                "{file}: the tokenizer has {tokens} tokens, but the model only {rows} of them"
+            );
+            return Err(CliError::Input(text));
+        }
         Ok(Loaded {
             session,
             tokenizer,
@@ -142,13 +131,15 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         );
         output::note(!wanted.progress.is_wanted(), &line);
     }
+    let too_large = |what: &str, n: usize| CliError::Input(format!("{what} {n} is too large"));
     let options = SessionOptions {
         threads: config.thread_count(),
-        context,
-        chunk_rows: config.chunk_rows,
+        context: u32::try_from(context).map_err(|_| too_large("a context of", context))?,
+        chunk_rows: u32::try_from(config.chunk_rows)
+            .map_err(|_| too_large("chunk_rows =", config.chunk_rows))?,
         eager: config.eager,
         logits: wanted.logits,
-        poison: false,
+        ..SessionOptions::default()
     };
     let bar = wanted.progress.bytes("loading", 0);
     Session::build(model, &options, &|done, total| bar.set(done, total)).map_err(CliError::input)

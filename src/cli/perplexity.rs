@@ -14,7 +14,7 @@ use super::load::{self, Wanted};
 use super::progress::Progress;
 use super::{interrupt, output, text};
 use crate::model::Logits;
-use crate::tokenizer::{Encode, Tokenizer};
+use crate::tokenizer::Encode;
 
 /// The chunk length that llama.cpp's tool takes unless told otherwise.
 const DEFAULT_CONTEXT: usize = 512;
@@ -57,7 +57,10 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
         .tokenizer
         .encode(text, options)
         .map_err(CliError::input)?;
-    let first = first_token(&loaded.tokenizer)?;
+    let first = loaded
+        .tokenizer
+        .bos()
+        .filter(|_| loaded.tokenizer.adds_bos());
     let available = tokens.len() / context;
     if available == 0 {
         let file = args.file.display();
@@ -104,17 +107,6 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
         return Err(CliError::Interrupted);
     }
     Ok(())
-}
-
-/// The token that begins every text of this model, if there is one.
-fn first_token(tokenizer: &Tokenizer) -> Result<Option<u32>, CliError> {
-    let options = Encode {
-        special: false,
-        bos: true,
-    };
-    let tokens = tokenizer.encode("", options).map_err(CliError::input)?;
-    let first = tokens.first().copied();
-    Ok(first.filter(|&token| Some(token) == tokenizer.bos()))
 }
 
 fn report(format: Format, score: &Score, chunks: usize, context: usize) -> Result<(), CliError> {
