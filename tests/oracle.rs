@@ -11,7 +11,7 @@ use support::oracle::{
 };
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
-use support::toy::{ODD, Recipe, WIDE};
+use support::toy::{BROAD_HEADS, ODD, Recipe, WIDE};
 
 const FIXTURE: &str = include_str!("fixtures/oracle.json");
 
@@ -22,9 +22,15 @@ fn fixture(section: &str) -> Vec<Value> {
 
 fn recipes() -> Vec<Recipe> {
     let mut all: Vec<Recipe> = FORMATS.iter().map(|f| Recipe::of(*f)).collect();
-    for (name, tied) in [("Q4_0", false), ("F32", true), ("Q8_0", true)] {
+    for (shape, name, tied) in [
+        (WIDE, "Q4_0", false),
+        (WIDE, "F32", true),
+        (WIDE, "Q8_0", true),
+        (BROAD_HEADS, "F32", false),
+        (BROAD_HEADS, "Q4_1", true),
+    ] {
         all.push(Recipe {
-            shape: WIDE,
+            shape,
             tied,
             ..Recipe::of(Format::by_name(name))
         });

@@ -56,6 +56,18 @@ pub const ODD: Shape = Shape {
     vocabulary: 131,
 };
 
+/// Heads that together are wider than the hidden size, each with a key head of its own.
+pub const BROAD_HEADS: Shape = Shape {
+    name: "broad",
+    layers: 2,
+    hidden: 64,
+    heads: 5,
+    kv_heads: 5,
+    head_size: 32,
+    feed_forward: 96,
+    vocabulary: 131,
+};
+
 /// What a toy is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
@@ -209,6 +221,8 @@ impl Toy {
             ("llama.feed_forward_length", size(s.feed_forward)),
             ("llama.attention.head_count", size(s.heads)),
             ("llama.attention.head_count_kv", size(s.kv_heads)),
+            ("llama.attention.key_length", size(s.head_size)),
+            ("llama.attention.value_length", size(s.head_size)),
             ("llama.rope.dimension_count", size(s.head_size)),
             ("llama.rope.freq_base", Meta::F32(THETA)),
             ("llama.attention.layer_norm_rms_epsilon", Meta::F32(EPS)),
