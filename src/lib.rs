@@ -1,1 +1,9 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
+
+pub mod dtype;
+pub mod graph;
+pub mod loader;
+pub mod model;
+pub mod pass;
+pub mod plan;
+pub mod program;

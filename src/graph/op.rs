@@ -1,0 +1,189 @@
+//! The operations of a decode step, with everything that is fixed when the graph is built.
+//!
+//! Letters: `R` rows, `E` hidden, `H` query heads, `G` KV heads, `D` head size, `F` feed-forward,
+//! `V` vocabulary, `S` context. What varies from step to step (tokens, position, live rows) is in
+//! the step, never in an op.
+
+use std::fmt;
+
+/// Which elements of a head RoPE rotates together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeStyle {
+    /// `(x[2i], x[2i+1])`: Llama weights as GGUF stores them.
+    Interleaved,
+    /// `(x[i], x[i + D/2])`: GPT-NeoX order, as Hugging Face stores most families.
+    Half,
+}
+
+/// The non-linearity of a gated feed-forward, `y = act(gate) · up`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · sigmoid(x)` (SwiGLU, arXiv:2002.05202).
+    Silu,
+    /// GELU's tanh approximation (GeGLU, arXiv:2002.05202).
+    GeluTanh,
+}
+
+/// The geometry of a head-wise operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// `H` query heads.
+    pub query: u32,
+    /// `G` KV heads; divides `H`.
+    pub kv: u32,
+    /// `D`, elements a head.
+    pub size: u32,
+}
+
+/// How rotary position embedding turns a head (arXiv:2104.09864).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Elements of each head that are rotated; even, at most `D`.
+    pub dims: u32,
+    /// Base of the frequencies, `theta_i = base^(−2i/dims)`.
+    pub base: f32,
+    /// Positions are multiplied by this (linear scaling; 1 = none).
+    pub position_scale: f32,
+}
+
+/// What one node computes. Shapes are those of its values: every value is `[rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op {
+    /// `x [R, E] = scale · W[token[r]]`, `W [V, E]`.
+    Embed { scale: f32 },
+    /// `t [R, dims]`: cosine and sine of every rotated pair at every row's position, interleaved.
+    /// The optional weight `[dims/2]` divides the frequencies (Llama 3.1's `rope_freqs`).
+    RopeTable(Rope),
+    /// `y = x / rms(x) · w`, over whole rows or over each of `groups` equal slices of a row
+    /// (arXiv:1910.07467).
+    RmsNorm { eps: f32, groups: u32 },
+    /// `y_i [R, N_i] = x [R, K] · W_iᵀ`, `W_i [N_i, K]`; one output a weight.
+    /// With `residual` the last input is added to the only output.
+    Gemm { residual: bool },
+    /// `y [R, F] = act(x · W_gᵀ) · (x · W_uᵀ)`: two GEMMs and the gate in one pass.
+    GatedGemm(Activation),
+    /// `y [R, N] = x + b`, `b [N]` a weight.
+    AddBias,
+    /// Rotates every head of `x [R, heads·D]` by the table.
+    Rope { heads: u32, head_size: u32, dims: u32, style: RopeStyle },
+    /// Writes `k, v [R, G·D]` as f16 into the caches `[G, S, D]` at the rows' positions.
+    KvAppend { kv_heads: u32, head_size: u32 },
+    /// `Rope` of q and k, then `KvAppend`, in one pass. Inputs q, k, v, table; output q.
+    RopeAppend { heads: Heads, dims: u32, style: RopeStyle },
+    /// `o [R, H·D] = softmax(scale · q·Kᵀ)·V`, causal, grouped heads; `window` positions at most.
+    Attention { heads: Heads, scale: f32, window: Option<u32> },
+    /// The first half of `Attention` for one row: each split of `split` positions by itself, its
+    /// maximum, sum and weighted values kept apart.
+    AttentionSplit { heads: Heads, scale: f32, window: Option<u32>, split: u32 },
+    /// The second half: merges the splits in their order.
+    AttentionCombine { heads: Heads, window: Option<u32>, split: u32 },
+    /// `y = act(gate) · up`.
+    GatedMul(Activation),
+    /// `y = a + b`.
+    Add,
+    /// `y = by · x`.
+    Scale { by: f32 },
+    /// Rounds rows to 8 bits, 32 elements a scale ([`super::Element::Q8A`]).
+    Quantize,
+    /// `y [1, N]`: the last live row of `x [R, N]`.
+    LastRow,
+}
+
+impl Op {
+    /// The op's name, as Definitions, dumps and reports spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed { .. } => "embed",
+            Op::RopeTable(_) => "rope_table",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::Gemm { .. } => "gemm",
+            Op::GatedGemm(_) => "gated_gemm",
+            Op::AddBias => "add_bias",
+            Op::Rope { .. } => "rope",
+            Op::KvAppend { .. } => "kv_append",
+            Op::RopeAppend { .. } => "rope_append",
+            Op::Attention { .. } => "attention",
+            Op::AttentionSplit { .. } => "attention_split",
+            Op::AttentionCombine { .. } => "attention_combine",
+            Op::GatedMul(_) => "gated_mul",
+            Op::Add => "add",
+            Op::Scale { .. } => "scale",
+            Op::Quantize => "quantize",
+            Op::LastRow => "last_row",
+        }
+    }
+
+    /// The attributes that the name does not say, as dumps print them (`eps=1e-5 groups=9`).
+    pub fn attributes(&self) -> String {
+        match *self {
+            Op::Embed { scale: 1.0 } => String::new(),
+            Op::Embed { scale } => format!("scale={scale}"),
+            Op::RopeTable(r) => {
+                let mut text = format!("dims={} base={}", r.dims, r.base);
+                if r.position_scale != 1.0 {
+                    text += &format!(" position_scale={}", r.position_scale);
+                }
+                text
+            }
+            Op::RmsNorm { eps, groups: 1 } => format!("eps={eps:e}"),
+            Op::RmsNorm { eps, groups } => format!("eps={eps:e} groups={groups}"),
+            Op::Gemm { residual: true } => "residual".into(),
+            Op::GatedGemm(a) | Op::GatedMul(a) => a.to_string(),
+            Op::Rope { heads, head_size, dims, style } => {
+                format!("heads={heads} D={head_size} dims={dims} {style}")
+            }
+            Op::KvAppend { kv_heads, head_size } => format!("G={kv_heads} D={head_size}"),
+            Op::RopeAppend { heads, dims, style } => format!("{heads} dims={dims} {style}"),
+            Op::Attention { heads, scale, window } => {
+                format!("{heads} scale={scale}{}", WindowText(window))
+            }
+            Op::AttentionSplit { heads, scale, window, split } => {
+                format!("{heads} scale={scale}{} split={split}", WindowText(window))
+            }
+            Op::AttentionCombine { heads, window, split } => {
+                format!("{heads}{} split={split}", WindowText(window))
+            }
+            Op::Scale { by } => format!("by={by}"),
+            Op::Gemm { residual: false } | Op::AddBias | Op::Add | Op::Quantize | Op::LastRow => {
+                String::new()
+            }
+        }
+    }
+}
+
+struct WindowText(Option<u32>);
+
+impl fmt::Display for WindowText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(window) => write!(f, " window={window}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "H={} G={} D={}", self.query, self.kv, self.size)
+    }
+}
+
+impl fmt::Display for RopeStyle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RopeStyle::Interleaved => "interleaved",
+            RopeStyle::Half => "half",
+        })
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activation::Silu => "silu",
+            Activation::GeluTanh => "gelu_tanh",
+        })
+    }
+}

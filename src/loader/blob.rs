@@ -1,0 +1,150 @@
+//! Bytes that know who keeps them alive.
+
+use super::mmap::Map;
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own.
+///
+/// Clones and [slices](Blob::slice) share one owner; a mapped file stays mapped until the last of them is dropped.
+#[derive(Clone)]
+pub struct Blob {
+    owner: Arc<Owner>,
+    /// Always inside the owner's bytes.
+    range: Range<usize>,
+}
+
+enum Owner {
+    Memory(Vec<u8>),
+    File(Map),
+}
+
+impl Owner {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Owner::Memory(bytes) => bytes,
+            Owner::File(map) => map,
+        }
+    }
+}
+
+impl Blob {
+    /// The whole of a mapped file.
+    pub(super) fn from_map(map: Map) -> Blob {
+        Blob {
+            range: 0..map.len(),
+            owner: Arc::new(Owner::File(map)),
+        }
+    }
+
+    /// The bytes `range` of this blob, sharing its owner.
+    ///
+    /// # Panics
+    /// When `range` is not inside the blob, as slicing does.
+    pub fn slice(&self, range: Range<usize>) -> Blob {
+        assert!(
+            range.start <= range.end && range.end <= self.range.len(),
+            "bytes {range:?} of a blob of {}",
+            self.range.len()
+        );
+        Blob {
+            owner: Arc::clone(&self.owner),
+            range: self.range.start + range.start..self.range.start + range.end,
+        }
+    }
+
+    /// Whether these bytes are part of a mapped file rather than memory of our own.
+    pub fn is_mapped(&self) -> bool {
+        matches!(*self.owner, Owner::File(_))
+    }
+
+    /// Gives back the physical memory of the whole pages strictly inside these bytes, for weights that have been
+    /// repacked and will not be read again. Reading them again works and reads the file. Nothing happens to bytes of
+    /// our own.
+    pub fn release_pages(&self) {
+        if let Owner::File(map) = &*self.owner {
+            map.release(self.range.clone());
+        }
+    }
+
+    /// Tells the kernel that these bytes will be read soon, so that it reads ahead in the background.
+    pub fn prefetch(&self) {
+        if let Owner::File(map) = &*self.owner {
+            map.prefetch(self.range.clone());
+        }
+    }
+
+    /// Brings these bytes' pages into the process now, so that reading them later does not fault page by page.
+    /// Returns when that is done; threads may populate different parts at once.
+    pub fn populate(&self) {
+        if let Owner::File(map) = &*self.owner {
+            map.populate(self.range.clone());
+        }
+    }
+}
+
+impl Deref for Blob {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.owner.bytes()[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Blob {
+        Blob {
+            range: 0..bytes.len(),
+            owner: Arc::new(Owner::Memory(bytes)),
+        }
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Blob) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_mapped() { "mapped" } else { "owned" };
+        write!(f, "Blob({} {kind} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn slices_share_and_stay_inside() {
+        let blob = Blob::from((0..100).collect::<Vec<u8>>());
+        let part = blob.slice(10..20).slice(3..5);
+        drop(blob);
+        assert_eq!(&part[..], [13, 14]);
+        assert!(part.slice(2..2).is_empty());
+        assert!(std::panic::catch_unwind(|| part.slice(1..3)).is_err());
+    }
+
+    #[test]
+    fn released_pages_read_back() {
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&bytes).expect("written");
+        let blob = Blob::from_map(Map::new(&file).expect("mapped"));
+        drop(file);
+        for range in [0..300_000, 1..299_999, 5_000..5_010, 4096..8192, 7..7] {
+            let part = blob.slice(range.clone());
+            part.prefetch();
+            part.populate();
+            part.release_pages();
+            assert_eq!(part[..], bytes[range]);
+        }
+        let owned = Blob::from(bytes.clone());
+        owned.release_pages();
+        assert_eq!(owned[..], bytes);
+    }
+}

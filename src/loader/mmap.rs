@@ -1,0 +1,99 @@
+//! A file mapped into memory: the loader's only `unsafe` code.
+//!
+//! # What a mapping promises, and what it cannot
+//! The mapping is shared and read-only, so nothing in this process can write through it, and its pages can be dropped
+//! and read back at will. What no process can rule out is another program changing the file underneath. Two things can
+//! then happen, and both are accepted as the price of not copying gigabytes of weights:
+//!
+//! * *Overwritten in place*: the bytes we see change. All sizes, counts and offsets are read once and checked before
+//!   use, and text is validated on the copy that is handed out, so a later change can only alter weights, never an index.
+//! * *Truncated*: touching a page past the new end raises `SIGBUS` and ends the process. It cannot read or write
+//!   memory that is not the file's. Programs that replace model files by renaming a new one into place (as our own
+//!   download does) never trigger either.
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, Range};
+
+/// The whole of one file as bytes. Unmapped on drop.
+pub(super) struct Map {
+    map: memmap2::Mmap,
+}
+
+impl Map {
+    /// Maps the whole of `file`, which may be closed afterwards.
+    pub(super) fn new(file: &File) -> io::Result<Map> {
+        // SAFETY: `Mmap::map` is unsafe because the `&[u8]` it hands out aliases a file others may write. We never
+        // write it ourselves, the mapping is read-only, and the module's introduction says what a change by another
+        // process does: no code here relies for memory safety on two reads of the same byte being equal.
+        let map = unsafe { memmap2::Mmap::map(file)? };
+        Ok(Map { map })
+    }
+
+    /// Tells the kernel that `range` will be read soon; a hint whose failure changes nothing but time.
+    pub(super) fn prefetch(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        let _only_a_hint =
+            self.map
+                .advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Maps the pages of `range` now, reading what is not cached, so that later reads do not fault.
+    ///
+    /// Where the kernel has no such request (Linux before 5.14, other systems) this is [`Map::prefetch`].
+    pub(super) fn populate(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if self
+            .map
+            .advise_range(memmap2::Advice::PopulateRead, range.start, range.len())
+            .is_ok()
+        {
+            return;
+        }
+        self.prefetch(range);
+    }
+
+    /// Gives back the memory of the whole pages strictly inside `range`; reading them again reads the file again.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let page_bytes = page_bytes();
+            // The map begins on a page boundary, so pages of the file and pages of memory are the same.
+            let first = range.start.next_multiple_of(page_bytes);
+            let end = range.end / page_bytes * page_bytes;
+            if first < end {
+                // SAFETY: `DontNeed` is unchecked because on private or anonymous memory it would lose writes and
+                // change what live references see. This mapping is shared, read-only and backed by a file: a dropped
+                // page is read back from the file on the next touch, with the same bytes. `first..end` lies inside
+                // `range`, which lies inside the map.
+                let _only_a_hint = unsafe {
+                    self.map.unchecked_advise_range(
+                        memmap2::UncheckedAdvice::DontNeed,
+                        first,
+                        end - first,
+                    )
+                };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// Bytes in a page of memory.
+#[cfg(unix)]
+fn page_bytes() -> usize {
+    // SAFETY: `sysconf` takes a number and returns one; it touches no memory of ours.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).expect("every Unix knows its page size")
+}

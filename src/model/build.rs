@@ -1,0 +1,341 @@
+//! Definition + hyperparameters + the tensors at hand → Graph.
+//!
+//! The builder knows what fields each op takes and how values flow by name; what a family computes
+//! is in its Definition. It asks for each tensor once and compares its shape with the letters.
+
+use super::definition::{Definition, NodeEntry, WeightEntry};
+use super::{Hyperparameters, ModelError};
+use crate::dtype::DType;
+use crate::graph::{
+    Element, Graph, Heads, Node, Op, Section, State, StateId, StateKind, Value, ValueId, WeightId,
+};
+use bumpalo::Bump;
+use std::collections::HashMap;
+
+/// Which rows the head is computed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// Only the last live row: what generation needs.
+    Last,
+    /// Every row: what perplexity needs.
+    All,
+}
+
+/// What differs between the graphs of one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// `R`, the row capacity of a step: 1 to decode, a chunk's length for a prompt.
+    pub rows: u32,
+    /// `S`, the positions the cache holds.
+    pub context: u32,
+    pub logits: Logits,
+}
+
+/// Where the builder looks a tensor up: its type and shape, or `None` if there is none.
+pub type Lookup<'f> = dyn Fn(&str) -> Option<(DType, Vec<usize>)> + 'f;
+
+/// Unrolls a Definition. `source` names the checkpoint in errors.
+pub fn build<'a>(
+    arena: &'a Bump,
+    definition: &Definition,
+    hyper: &Hyperparameters,
+    extent: Extent,
+    source: &str,
+    lookup: &Lookup<'_>,
+) -> Result<Graph<'a>, ModelError> {
+    let mut graph = Graph::new(arena);
+    let mut builder = Builder {
+        definition,
+        hyper,
+        extent,
+        source,
+        lookup,
+        graph: &mut graph,
+        names: HashMap::new(),
+        caches: None,
+    };
+    builder.section(&definition.prologue, Section::Prologue)?;
+    for layer in 0..hyper.layers {
+        builder.caches = None;
+        builder.section(&definition.layer, Section::Layer(layer))?;
+    }
+    builder.section(&definition.epilogue, Section::Epilogue)?;
+    let result = builder.names.get("logits").copied();
+    let result = result.ok_or_else(|| ModelError::Definition {
+        family: definition.family.clone(),
+        message: "no node writes `logits`".into(),
+    })?;
+    graph.set_result(result);
+    Ok(graph)
+}
+
+struct Builder<'b, 'd, 'a> {
+    definition: &'d Definition,
+    hyper: &'d Hyperparameters,
+    extent: Extent,
+    source: &'d str,
+    lookup: &'d Lookup<'d>,
+    graph: &'b mut Graph<'a>,
+    names: HashMap<&'d str, ValueId>,
+    /// The caches of the layer being unrolled, once a node has asked for them.
+    caches: Option<[StateId; 2]>,
+}
+
+impl<'d> Builder<'_, 'd, '_> {
+    fn section(&mut self, nodes: &'d [NodeEntry], section: Section) -> Result<(), ModelError> {
+        nodes.iter().try_for_each(|node| self.node(node, section))
+    }
+
+    fn node(&mut self, entry: &'d NodeEntry, section: Section) -> Result<(), ModelError> {
+        let op_name = entry.op.get_ref().as_str();
+        if op_name == "last_row" && self.extent.logits == Logits::All {
+            let (input, out) = (self.input(entry, 0)?, self.out_name(entry)?);
+            self.names.insert(out, input);
+            return Ok(());
+        }
+        let inputs: Vec<ValueId> =
+            (0..entry.inputs.len()).map(|i| self.input(entry, i)).collect::<Result<_, _>>()?;
+        let weights: Vec<WeightId> = self.weight(entry, section)?.into_iter().collect();
+        let mut states: &[StateId] = &[];
+        let caches;
+        let width = |builder: &Self| inputs.first().map_or(0, |&v| builder.graph.value(v).cols);
+        let rows = match inputs.first() {
+            Some(&input) => self.graph.value(input).rows,
+            None => self.extent.rows,
+        };
+        let whole = (rows, width(self));
+        let (op, shape) = match op_name {
+            "embed" => {
+                let op = Op::Embed { scale: self.hyper.embedding_scale };
+                (op, Some((rows, self.hyper.embedding)))
+            }
+            "rope_table" => {
+                (Op::RopeTable(self.hyper.rope()), Some((rows, self.hyper.rope().dims)))
+            }
+            "rms_norm" => {
+                let groups = if entry.heads.is_some() { self.heads(entry)? } else { 1 };
+                (Op::RmsNorm { eps: self.hyper.rms_eps, groups }, Some(whole))
+            }
+            "gemm" => {
+                let weight = *weights.first().ok_or_else(|| self.wrong(entry, "needs `weight`"))?;
+                let outputs = self.graph.weight(weight).rows();
+                let outputs = u32::try_from(outputs).expect("checked against the shape's letters");
+                (Op::Gemm { residual: false }, Some((rows, outputs)))
+            }
+            "add_bias" => (Op::AddBias, Some(whole)),
+            "rope" => {
+                let style = entry.style.ok_or_else(|| self.wrong(entry, "needs `style`"))?;
+                let (heads, dims) = (self.heads(entry)?, self.hyper.rope().dims);
+                let head_size = self.hyper.head_size;
+                (Op::Rope { heads, head_size, dims, style }, Some(whole))
+            }
+            "kv_append" => {
+                caches = self.layer_caches(entry, section)?;
+                states = &caches;
+                let Heads { kv, size, .. } = self.hyper.attention_heads();
+                (Op::KvAppend { kv_heads: kv, head_size: size }, None)
+            }
+            "attention" => {
+                caches = self.layer_caches(entry, section)?;
+                states = &caches;
+                let window = match entry.window.as_deref() {
+                    None => None,
+                    Some("W") => self.hyper.window,
+                    Some(_) => return Err(self.wrong(entry, "`window` can only be \"W\"")),
+                };
+                let scale = (f64::from(self.hyper.head_size)).powf(-0.5) as f32;
+                let heads = self.hyper.attention_heads();
+                (Op::Attention { heads, scale, window }, Some(whole))
+            }
+            "gated_mul" => {
+                let activation =
+                    entry.activation.ok_or_else(|| self.wrong(entry, "needs `activation`"))?;
+                (Op::GatedMul(activation), Some(whole))
+            }
+            "add" => (Op::Add, Some(whole)),
+            "scale" => (Op::Scale { by: self.hyper.embedding_scale }, Some(whole)),
+            "last_row" => (Op::LastRow, Some((1, whole.1))),
+            other => {
+                return Err(self.wrong(
+                    entry,
+                    &format!("unknown op `{other}`; known: {}", KNOWN_OPS.join(", ")),
+                ));
+            }
+        };
+        self.expect_fields(entry, op_name)?;
+        let outputs: Vec<ValueId> = match shape {
+            None => Vec::new(),
+            Some((rows, cols)) => {
+                let name = self.out_name(entry)?;
+                let element = Element::F32;
+                let id = self.graph.add_value(Value { name, rows, cols, element });
+                self.names.insert(name, id);
+                vec![id]
+            }
+        };
+        self.graph.push(Node {
+            op,
+            section,
+            inputs: &inputs,
+            weights: &weights,
+            states,
+            outputs: &outputs,
+        });
+        Ok(())
+    }
+
+    fn wrong(&self, entry: &NodeEntry, message: &str) -> ModelError {
+        ModelError::Definition {
+            family: self.definition.family.clone(),
+            message: format!("op `{}`: {message}", entry.op.get_ref()),
+        }
+    }
+
+    /// Refuses fields that the op does not take, so that a misplaced one is never ignored.
+    fn expect_fields(&self, entry: &NodeEntry, op: &str) -> Result<(), ModelError> {
+        for (field, present, takers) in [
+            ("weight", entry.weight.is_some(), WEIGHT_TAKERS),
+            ("heads", entry.heads.is_some(), &["rms_norm", "rope"][..]),
+            ("style", entry.style.is_some(), &["rope"]),
+            ("activation", entry.activation.is_some(), &["gated_mul"]),
+            ("window", entry.window.is_some(), &["attention"]),
+        ] {
+            if present && !takers.contains(&op) {
+                return Err(self.wrong(entry, &format!("takes no `{field}`")));
+            }
+        }
+        if entry.out.is_some() && op == "kv_append" {
+            return Err(self.wrong(entry, "takes no `out`"));
+        }
+        Ok(())
+    }
+
+    fn out_name(&self, entry: &'d NodeEntry) -> Result<&'d str, ModelError> {
+        entry.out.as_deref().ok_or_else(|| self.wrong(entry, "needs `out`"))
+    }
+
+    fn input(&self, entry: &NodeEntry, index: usize) -> Result<ValueId, ModelError> {
+        let name = entry.inputs.get(index).ok_or_else(|| self.wrong(entry, "needs `in`"))?;
+        let id = self.names.get(name.as_str()).copied();
+        id.ok_or_else(|| self.wrong(entry, &format!("reads `{name}`, which no earlier node writes")))
+    }
+
+    fn heads(&self, entry: &NodeEntry) -> Result<u32, ModelError> {
+        match entry.heads.as_deref() {
+            Some("H") => Ok(self.hyper.heads),
+            Some("G") => Ok(self.hyper.kv_heads),
+            _ => Err(self.wrong(entry, "needs `heads`, \"H\" or \"G\"")),
+        }
+    }
+
+    fn layer_caches(
+        &mut self,
+        entry: &NodeEntry,
+        section: Section,
+    ) -> Result<[StateId; 2], ModelError> {
+        let Section::Layer(layer) = section else {
+            return Err(self.wrong(entry, "only a layer has a cache"));
+        };
+        let (graph, hyper, positions) = (&mut *self.graph, self.hyper, self.extent.context);
+        let mut add = |kind| {
+            let (kv_heads, head_size) = (hyper.kv_heads, hyper.head_size);
+            graph.add_state(State { kind, layer, kv_heads, positions, head_size })
+        };
+        let caches = &mut self.caches;
+        Ok(*caches.get_or_insert_with(|| [add(StateKind::Keys), add(StateKind::Values)]))
+    }
+
+    /// The weight an entry names: found, or tied, or absent if it may be; never of another shape.
+    fn weight(
+        &mut self,
+        entry: &NodeEntry,
+        section: Section,
+    ) -> Result<Option<WeightId>, ModelError> {
+        let Some(mut name) = entry.weight.as_ref() else { return Ok(None) };
+        let asked = self.weight_entry(entry, name)?;
+        let mut found = self.find(asked, section);
+        let mut used = asked;
+        if let (None, Some(tied)) = (&found, &asked.tied) {
+            name = tied;
+            used = self.weight_entry(entry, name)?;
+            found = self.find(used, section);
+        }
+        let tensor_name = placed(&used.gguf, section);
+        let Some((dtype, shape)) = found else {
+            if asked.optional {
+                return Ok(None);
+            }
+            return Err(ModelError::MissingTensor {
+                source_name: self.source.into(),
+                tensor: placed(&asked.gguf, section),
+                shape: self.shape(entry, asked)?,
+            });
+        };
+        let expected = self.shape(entry, used)?;
+        if shape != expected {
+            return Err(ModelError::Shape {
+                source_name: self.source.into(),
+                tensor: tensor_name,
+                expected,
+                found: shape,
+            });
+        }
+        if !dtype.is_runnable() {
+            return Err(ModelError::Type {
+                source_name: self.source.into(),
+                tensor: tensor_name,
+                found: dtype,
+            });
+        }
+        if shape.len() == 1 && !dtype.is_float() {
+            return Err(ModelError::VectorType {
+                source_name: self.source.into(),
+                tensor: tensor_name,
+                found: dtype,
+            });
+        }
+        Ok(Some(self.graph.add_weight(&tensor_name, dtype, &shape)))
+    }
+
+    fn weight_entry(&self, entry: &NodeEntry, name: &str) -> Result<&'d WeightEntry, ModelError> {
+        let found = self.definition.weights.get(name);
+        found.ok_or_else(|| self.wrong(entry, &format!("names no weight of the list: `{name}`")))
+    }
+
+    fn find(&self, entry: &WeightEntry, section: Section) -> Option<(DType, Vec<usize>)> {
+        (self.lookup)(&placed(&entry.gguf, section))
+    }
+
+    fn shape(&self, node: &NodeEntry, entry: &WeightEntry) -> Result<Vec<usize>, ModelError> {
+        let length = |letter: &String| match self.hyper.dimension(letter) {
+            Some(length) => Ok(length as usize),
+            None => Err(self.wrong(node, &format!("`{letter}` is no dimension"))),
+        };
+        entry.shape.iter().map(length).collect()
+    }
+}
+
+/// A weight's name with the layer in place of `{layer}`.
+pub(super) fn placed(name: &str, section: Section) -> String {
+    match section {
+        Section::Layer(layer) => name.replace("{layer}", &layer.to_string()),
+        Section::Prologue | Section::Epilogue => name.to_string(),
+    }
+}
+
+const WEIGHT_TAKERS: &[&str] = &["embed", "rope_table", "rms_norm", "gemm", "add_bias"];
+
+const KNOWN_OPS: &[&str] = &[
+    "embed",
+    "rope_table",
+    "rms_norm",
+    "gemm",
+    "add_bias",
+    "rope",
+    "kv_append",
+    "attention",
+    "gated_mul",
+    "add",
+    "scale",
+    "last_row",
+];

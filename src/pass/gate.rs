@@ -1,0 +1,45 @@
+//! `gated_mul(x·W_gᵀ, x·W_uᵀ)` → one `gated_gemm`: the two products never reach memory.
+
+use super::{Report, Slots};
+use crate::graph::{Graph, Node, NodeId, Op};
+
+pub(super) fn fuse_gates(graph: Graph<'_>) -> (Graph<'_>, Report) {
+    let mut report = Report::new("fuse_gates");
+    let (producers, uses) = (graph.producers(), graph.use_counts());
+    let mut slots = Slots::new(&graph);
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let Op::GatedMul(activation) = node.op else { continue };
+        let made_by: Option<Vec<(NodeId, &Node<'_>)>> = node
+            .inputs
+            .iter()
+            .map(|v| producers[v.index()].map(|id| (id, graph.node(id))))
+            .collect();
+        let Some([(gate_id, gate), (up_id, up)]) = made_by.as_deref() else { continue };
+        let plain = |n: &Node<'_>| n.op == Op::Gemm { residual: false } && n.outputs.len() == 1;
+        if !(plain(gate) && plain(up)) {
+            report.skip("gate or up is not a GEMM");
+            continue;
+        }
+        if gate.inputs != up.inputs {
+            report.skip("gate and up read different values");
+            continue;
+        }
+        if node.inputs.iter().any(|v| uses[v.index()] != 1) {
+            report.skip("gate or up is read elsewhere too");
+            continue;
+        }
+        let types = [gate, up].map(|n| graph.weight(n.weights[0]).dtype.is_float());
+        if types[0] != types[1] {
+            report.skip("one of gate and up is quantised, the other is not");
+            continue;
+        }
+        slots.take(*gate_id);
+        slots.take(*up_id);
+        let weights = [gate.weights[0], up.weights[0]];
+        let fused =
+            Node { op: Op::GatedGemm(activation), inputs: gate.inputs, weights: &weights, ..*node };
+        slots.replace(&graph, NodeId::new(index), fused);
+        report.fired += 1;
+    }
+    (slots.finish(&graph), report)
+}
