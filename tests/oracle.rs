@@ -11,31 +11,13 @@ use support::oracle::{
 };
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
-use support::toy::{BROAD_HEADS, ODD, Recipe, WIDE};
+use support::toy::{ODD, Recipe, recipes};
 
 const FIXTURE: &str = include_str!("fixtures/oracle.json");
 
 fn fixture(section: &str) -> Vec<Value> {
     let all: Value = serde_json::from_str(FIXTURE).expect("oracle.json is JSON");
     all[section].as_array().expect("a list").clone()
-}
-
-fn recipes() -> Vec<Recipe> {
-    let mut all: Vec<Recipe> = FORMATS.iter().map(|f| Recipe::of(*f)).collect();
-    for (shape, name, tied) in [
-        (WIDE, "Q4_0", false),
-        (WIDE, "F32", true),
-        (WIDE, "Q8_0", true),
-        (BROAD_HEADS, "F32", false),
-        (BROAD_HEADS, "Q4_1", true),
-    ] {
-        all.push(Recipe {
-            shape,
-            tied,
-            ..Recipe::of(Format::by_name(name))
-        });
-    }
-    all
 }
 
 #[test]

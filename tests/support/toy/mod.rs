@@ -4,7 +4,7 @@ mod gguf;
 pub mod vocabulary;
 pub mod weights;
 
-use super::oracle::{Format, Hyper, Llama, RawTensor, Rope};
+use super::oracle::{FORMATS, Format, Hyper, Llama, RawTensor, Rope};
 use super::rng::Rng;
 use gguf::Meta;
 use std::path::{Path, PathBuf};
@@ -165,6 +165,25 @@ impl Recipe {
             tensors,
         }
     }
+}
+
+/// Every format once, and the shapes and ties that this leaves out.
+pub fn recipes() -> Vec<Recipe> {
+    let mut all: Vec<Recipe> = FORMATS.iter().map(|f| Recipe::of(*f)).collect();
+    for (shape, name, tied) in [
+        (WIDE, "Q4_0", false),
+        (WIDE, "F32", true),
+        (WIDE, "Q8_0", true),
+        (BROAD_HEADS, "F32", false),
+        (BROAD_HEADS, "Q4_1", true),
+    ] {
+        all.push(Recipe {
+            shape,
+            tied,
+            ..Recipe::of(Format::by_name(name))
+        });
+    }
+    all
 }
 
 /// A built toy.
