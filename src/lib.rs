@@ -1,5 +1,6 @@
 //! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
 
+pub mod cpu;
 pub mod dtype;
 pub mod graph;
 pub mod loader;
@@ -7,3 +8,4 @@ pub mod model;
 pub mod pass;
 pub mod plan;
 pub mod program;
+pub mod runtime;

@@ -13,7 +13,10 @@ pub struct Notes<'f> {
 
 impl Notes<'_> {
     /// No notes: the graph as it is.
-    pub const NONE: Notes<'static> = Notes { node: &|_| Vec::new(), value: &|_| None };
+    pub const NONE: Notes<'static> = Notes {
+        node: &|_| Vec::new(),
+        value: &|_| None,
+    };
 }
 
 /// The whole graph as one `digraph`.
@@ -35,7 +38,10 @@ pub fn dot(graph: &Graph<'_>, notes: &Notes<'_>) -> String {
         let id = NodeId::new(index);
         let label = escape(&label(graph, id, notes));
         let fill = colour(&node.op);
-        line(&mut out, format_args!("    {id} [label=\"{label}\", fillcolor=\"{fill}\"];"));
+        line(
+            &mut out,
+            format_args!("    {id} [label=\"{label}\", fillcolor=\"{fill}\"];"),
+        );
     }
     if section.is_some() {
         out.push_str("  }\n");
@@ -70,7 +76,12 @@ fn label(graph: &Graph<'_>, id: NodeId, notes: &Notes<'_>) -> String {
     }
     for &w in node.weights {
         let weight = graph.weight(w);
-        lines.push(format!("{} {}{:?}", weight.name, weight.dtype.name(), weight.shape));
+        lines.push(format!(
+            "{} {}{:?}",
+            weight.name,
+            weight.dtype.name(),
+            weight.shape
+        ));
     }
     for &v in node.outputs {
         let value = graph.value(v);
@@ -101,7 +112,10 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
         for &value in node.inputs {
             if let Some(from) = producers[value.index()] {
                 let name = graph.value(value).name;
-                line(out, format_args!("  {from} -> {id} [label=\"{value} {name}\"];"));
+                line(
+                    out,
+                    format_args!("  {from} -> {id} [label=\"{value} {name}\"];"),
+                );
             }
         }
         for &state in node.states {
@@ -109,7 +123,10 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
                 None => appender[state.index()] = Some(id),
                 Some(from) => {
                     let name = cache_name(graph, state);
-                    line(out, format_args!("  {from} -> {id} [label=\"{name}\", style=dashed];"));
+                    line(
+                        out,
+                        format_args!("  {from} -> {id} [label=\"{name}\", style=dashed];"),
+                    );
                 }
             }
         }

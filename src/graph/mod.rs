@@ -93,7 +93,10 @@ pub struct Weight<'a> {
 impl Weight<'_> {
     /// Columns of a matrix, elements of a vector.
     pub fn cols(&self) -> usize {
-        *self.shape.last().expect("a weight has at least one dimension")
+        *self
+            .shape
+            .last()
+            .expect("a weight has at least one dimension")
     }
 
     /// Rows of a matrix, 1 for a vector.
@@ -188,7 +191,10 @@ impl<'a> Graph<'a> {
 
     /// A graph with this one's values, weights and states but no nodes: what a pass fills.
     pub fn without_nodes(&self) -> Self {
-        Graph { nodes: Vec::with_capacity(self.nodes.len()), ..self.clone() }
+        Graph {
+            nodes: Vec::with_capacity(self.nodes.len()),
+            ..self.clone()
+        }
     }
 
     pub fn nodes(&self) -> &[Node<'a>] {

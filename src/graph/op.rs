@@ -67,18 +67,40 @@ pub enum Op {
     /// `y [R, N] = x + b`, `b [N]` a weight.
     AddBias,
     /// Rotates every head of `x [R, heads·D]` by the table.
-    Rope { heads: u32, head_size: u32, dims: u32, style: RopeStyle },
+    Rope {
+        heads: u32,
+        head_size: u32,
+        dims: u32,
+        style: RopeStyle,
+    },
     /// Writes `k, v [R, G·D]` as f16 into the caches `[G, S, D]` at the rows' positions.
     KvAppend { kv_heads: u32, head_size: u32 },
     /// `Rope` of q and k, then `KvAppend`, in one pass. Inputs q, k, v, table; output q.
-    RopeAppend { heads: Heads, dims: u32, style: RopeStyle },
+    RopeAppend {
+        heads: Heads,
+        dims: u32,
+        style: RopeStyle,
+    },
     /// `o [R, H·D] = softmax(scale · q·Kᵀ)·V`, causal, grouped heads; `window` positions at most.
-    Attention { heads: Heads, scale: f32, window: Option<u32> },
+    Attention {
+        heads: Heads,
+        scale: f32,
+        window: Option<u32>,
+    },
     /// The first half of `Attention` for one row: each split of `split` positions by itself, its
     /// maximum, sum and weighted values kept apart.
-    AttentionSplit { heads: Heads, scale: f32, window: Option<u32>, split: u32 },
+    AttentionSplit {
+        heads: Heads,
+        scale: f32,
+        window: Option<u32>,
+        split: u32,
+    },
     /// The second half: merges the splits in their order.
-    AttentionCombine { heads: Heads, window: Option<u32>, split: u32 },
+    AttentionCombine {
+        heads: Heads,
+        window: Option<u32>,
+        split: u32,
+    },
     /// `y = act(gate) · up`.
     GatedMul(Activation),
     /// `y = a + b`.
@@ -131,18 +153,39 @@ impl Op {
             Op::RmsNorm { eps, groups } => format!("eps={eps:e} groups={groups}"),
             Op::Gemm { residual: true } => "residual".into(),
             Op::GatedGemm(a) | Op::GatedMul(a) => a.to_string(),
-            Op::Rope { heads, head_size, dims, style } => {
+            Op::Rope {
+                heads,
+                head_size,
+                dims,
+                style,
+            } => {
                 format!("heads={heads} D={head_size} dims={dims} {style}")
             }
-            Op::KvAppend { kv_heads, head_size } => format!("G={kv_heads} D={head_size}"),
+            Op::KvAppend {
+                kv_heads,
+                head_size,
+            } => format!("G={kv_heads} D={head_size}"),
             Op::RopeAppend { heads, dims, style } => format!("{heads} dims={dims} {style}"),
-            Op::Attention { heads, scale, window } => {
+            Op::Attention {
+                heads,
+                scale,
+                window,
+            } => {
                 format!("{heads} scale={scale}{}", WindowText(window))
             }
-            Op::AttentionSplit { heads, scale, window, split } => {
+            Op::AttentionSplit {
+                heads,
+                scale,
+                window,
+                split,
+            } => {
                 format!("{heads} scale={scale}{} split={split}", WindowText(window))
             }
-            Op::AttentionCombine { heads, window, split } => {
+            Op::AttentionCombine {
+                heads,
+                window,
+                split,
+            } => {
                 format!("{heads}{} split={split}", WindowText(window))
             }
             Op::Scale { by } => format!("by={by}"),

@@ -11,16 +11,29 @@ pub fn text(graph: &Graph<'_>) -> String {
         let mut operands: Vec<String> = node.inputs.iter().map(|v| v.to_string()).collect();
         operands.extend(node.weights.iter().map(|&w| {
             let weight = graph.weight(w);
-            format!("{w} {} {}{:?}", weight.name, weight.dtype.name(), weight.shape)
+            format!(
+                "{w} {} {}{:?}",
+                weight.name,
+                weight.dtype.name(),
+                weight.shape
+            )
         }));
         operands.extend(node.states.iter().map(|s| s.to_string()));
         let id = NodeId::new(index);
         let attributes = node.op.attributes();
         let pad = if attributes.is_empty() { "" } else { " " };
-        let result = if outputs.is_empty() { String::new() } else { outputs.join(", ") + " = " };
+        let result = if outputs.is_empty() {
+            String::new()
+        } else {
+            outputs.join(", ") + " = "
+        };
         let call = format!("{}({})", node.op.name(), operands.join(", "));
-        writeln!(out, "{id} {}: {result}{call}{pad}{attributes}", node.section)
-            .expect("writing to a string");
+        writeln!(
+            out,
+            "{id} {}: {result}{call}{pad}{attributes}",
+            node.section
+        )
+        .expect("writing to a string");
     }
     if let Some(result) = graph.result() {
         writeln!(out, "result {result}").expect("writing to a string");
@@ -30,5 +43,8 @@ pub fn text(graph: &Graph<'_>) -> String {
 
 fn value_text(graph: &Graph<'_>, id: ValueId) -> String {
     let value = graph.value(id);
-    format!("{id} {} {}[{}, {}]", value.name, value.element, value.rows, value.cols)
+    format!(
+        "{id} {} {}[{}, {}]",
+        value.name, value.element, value.rows, value.cols
+    )
 }

@@ -45,9 +45,18 @@ pub enum VerifyError {
         found: String,
     },
     #[error("{node} {op}: reads {value} before any node writes it")]
-    Undefined { node: NodeId, op: &'static str, value: ValueId },
+    Undefined {
+        node: NodeId,
+        op: &'static str,
+        value: ValueId,
+    },
     #[error("{node} {op}: writes {value}, which {first} already writes")]
-    Redefined { node: NodeId, op: &'static str, value: ValueId, first: NodeId },
+    Redefined {
+        node: NodeId,
+        op: &'static str,
+        value: ValueId,
+        first: NodeId,
+    },
     #[error("the graph has no result")]
     NoResult,
     #[error("the result {value} is not an f32 value that a node writes")]
@@ -59,11 +68,19 @@ pub fn verify(graph: Graph<'_>) -> Result<Verified<'_>, VerifyError> {
     let mut written: Vec<Option<NodeId>> = vec![None; graph.values().len()];
     let mut appended = vec![false; graph.states().len()];
     for (index, node) in graph.nodes().iter().enumerate() {
-        let check = Check { graph: &graph, node, id: NodeId::new(index) };
+        let check = Check {
+            graph: &graph,
+            node,
+            id: NodeId::new(index),
+        };
         check.ids()?;
         for &value in node.inputs {
             if written[value.index()].is_none() {
-                return Err(VerifyError::Undefined { node: check.id, op: node.op.name(), value });
+                return Err(VerifyError::Undefined {
+                    node: check.id,
+                    op: node.op.name(),
+                    value,
+                });
             }
         }
         check.shapes()?;
@@ -71,7 +88,12 @@ pub fn verify(graph: Graph<'_>) -> Result<Verified<'_>, VerifyError> {
         for &value in node.outputs {
             if let Some(first) = written[value.index()].replace(check.id) {
                 let op = node.op.name();
-                return Err(VerifyError::Redefined { node: check.id, op, value, first });
+                return Err(VerifyError::Redefined {
+                    node: check.id,
+                    op,
+                    value,
+                    first,
+                });
             }
         }
     }
@@ -108,14 +130,26 @@ impl<'g, 'a> Check<'g, 'a> {
     }
 
     fn holds(&self, what: &str, expected: &str, found: impl ToString, holds: bool) -> Verdict {
-        if holds { Ok(()) } else { self.same(what, expected.to_string(), found.to_string()) }
+        if holds {
+            Ok(())
+        } else {
+            self.same(what, expected.to_string(), found.to_string())
+        }
     }
 
     fn ids(&self) -> Verdict {
-        let Node { inputs, outputs, weights, states, .. } = self.node;
+        let Node {
+            inputs,
+            outputs,
+            weights,
+            states,
+            ..
+        } = self.node;
         let values = self.graph.values().len();
         let in_range = inputs.iter().chain(*outputs).all(|v| v.index() < values)
-            && weights.iter().all(|w| w.index() < self.graph.weights().len())
+            && weights
+                .iter()
+                .all(|w| w.index() < self.graph.weights().len())
             && states.iter().all(|s| s.index() < self.graph.states().len());
         self.holds("ids", "ids of this graph", "one out of range", in_range)
     }
@@ -148,7 +182,11 @@ impl<'g, 'a> Check<'g, 'a> {
 
     fn vector(&self, index: usize, len: usize) -> Verdict {
         let weight = self.weight(index);
-        self.same(weight.name, format!("[{len}]"), format!("{:?}", weight.shape))
+        self.same(
+            weight.name,
+            format!("[{len}]"),
+            format!("{:?}", weight.shape),
+        )
     }
 
     /// All inputs and outputs are f32, with `cols` columns and the same rows.
@@ -171,7 +209,12 @@ impl<'g, 'a> Check<'g, 'a> {
 
     fn rotated(&self, dims: u32, head_size: u32) -> Verdict {
         let good = dims > 0 && dims.is_multiple_of(2) && dims <= head_size;
-        self.holds("rotated elements", &format!("even, 2 to {head_size}"), dims, good)
+        self.holds(
+            "rotated elements",
+            &format!("even, 2 to {head_size}"),
+            dims,
+            good,
+        )
     }
 
     fn shapes(&self) -> Verdict {
@@ -199,7 +242,12 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.same("rows", x.rows, y.rows)?;
                 self.same("columns", x.cols, y.cols)?;
                 let divides = groups > 0 && x.cols.is_multiple_of(groups);
-                self.holds("groups", &format!("a divisor of {}", x.cols), groups, divides)?;
+                self.holds(
+                    "groups",
+                    &format!("a divisor of {}", x.cols),
+                    groups,
+                    divides,
+                )?;
                 self.vector(0, (x.cols / groups) as usize)
             }
             Op::Gemm { residual } => self.gemm(residual),
@@ -213,13 +261,21 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.uniform(self.input(0).cols as usize)?;
                 self.vector(0, self.input(0).cols as usize)
             }
-            Op::Rope { heads, head_size, dims, .. } => {
+            Op::Rope {
+                heads,
+                head_size,
+                dims,
+                ..
+            } => {
                 self.arity(2, 0, 1)?;
                 self.rotated(dims, head_size)?;
                 self.turned(0, 0, heads * head_size)?;
                 self.table(1, dims)
             }
-            Op::KvAppend { kv_heads, head_size } => {
+            Op::KvAppend {
+                kv_heads,
+                head_size,
+            } => {
                 self.arity(2, 0, 0)?;
                 for index in 0..2 {
                     self.float("input", self.input(index))?;
@@ -243,7 +299,12 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.heads(heads)?;
                 self.turned(0, 0, heads.query * heads.size)
             }
-            Op::AttentionSplit { heads, window, split, .. } => {
+            Op::AttentionSplit {
+                heads,
+                window,
+                split,
+                ..
+            } => {
                 self.arity(1, 0, 1)?;
                 self.heads(heads)?;
                 self.same("rows", 1, self.input(0).rows)?;
@@ -251,7 +312,11 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.float("input", self.input(0))?;
                 self.partials(self.output(0), heads, window, split)
             }
-            Op::AttentionCombine { heads, window, split } => {
+            Op::AttentionCombine {
+                heads,
+                window,
+                split,
+            } => {
                 self.arity(1, 0, 1)?;
                 self.same("columns", heads.query * heads.size, self.output(0).cols)?;
                 self.partials(self.input(0), heads, window, split)
@@ -340,12 +405,20 @@ impl<'g, 'a> Check<'g, 'a> {
         let row = heads.query * (heads.size + 2);
         let whole = found.is_multiple_of(row);
         let span = window.map_or(String::new(), |w| format!(" within a window of {w}"));
-        self.holds("partials", &format!("a multiple of {row}{span}"), found, whole)
+        self.holds(
+            "partials",
+            &format!("a multiple of {row}{span}"),
+            found,
+            whole,
+        )
     }
 
     fn states(&self, appended: &mut [bool]) -> Verdict {
         let (geometry, appends) = match self.node.op {
-            Op::KvAppend { kv_heads, head_size } => ((kv_heads, head_size), true),
+            Op::KvAppend {
+                kv_heads,
+                head_size,
+            } => ((kv_heads, head_size), true),
             Op::RopeAppend { heads, .. } => ((heads.kv, heads.size), true),
             Op::Attention { heads, .. } | Op::AttentionSplit { heads, .. } => {
                 ((heads.kv, heads.size), false)
@@ -353,9 +426,19 @@ impl<'g, 'a> Check<'g, 'a> {
             _ => return self.same("states", 0, self.node.states.len()),
         };
         self.same("states", 2, self.node.states.len())?;
-        for (id, kind) in self.node.states.iter().zip([StateKind::Keys, StateKind::Values]) {
+        for (id, kind) in self
+            .node
+            .states
+            .iter()
+            .zip([StateKind::Keys, StateKind::Values])
+        {
             let state = self.graph.state(*id);
-            self.holds("cache", &format!("{kind:?}"), format!("{:?}", state.kind), state.kind == kind)?;
+            self.holds(
+                "cache",
+                &format!("{kind:?}"),
+                format!("{:?}", state.kind),
+                state.kind == kind,
+            )?;
             self.same("KV heads of the cache", geometry.0, state.kv_heads)?;
             self.same("head size of the cache", geometry.1, state.head_size)?;
             let seen = std::mem::replace(&mut appended[id.index()], true);

@@ -93,8 +93,9 @@ impl<'d> Builder<'_, 'd, '_> {
             self.names.insert(out, input);
             return Ok(());
         }
-        let inputs: Vec<ValueId> =
-            (0..entry.inputs.len()).map(|i| self.input(entry, i)).collect::<Result<_, _>>()?;
+        let inputs: Vec<ValueId> = (0..entry.inputs.len())
+            .map(|i| self.input(entry, i))
+            .collect::<Result<_, _>>()?;
         let weights: Vec<WeightId> = self.weight(entry, section)?.into_iter().collect();
         let mut states: &[StateId] = &[];
         let caches;
@@ -106,34 +107,65 @@ impl<'d> Builder<'_, 'd, '_> {
         let whole = (rows, width(self));
         let (op, shape) = match op_name {
             "embed" => {
-                let op = Op::Embed { scale: self.hyper.embedding_scale };
+                let op = Op::Embed {
+                    scale: self.hyper.embedding_scale,
+                };
                 (op, Some((rows, self.hyper.embedding)))
             }
-            "rope_table" => {
-                (Op::RopeTable(self.hyper.rope()), Some((rows, self.hyper.rope().dims)))
-            }
+            "rope_table" => (
+                Op::RopeTable(self.hyper.rope()),
+                Some((rows, self.hyper.rope().dims)),
+            ),
             "rms_norm" => {
-                let groups = if entry.heads.is_some() { self.heads(entry)? } else { 1 };
-                (Op::RmsNorm { eps: self.hyper.rms_eps, groups }, Some(whole))
+                let groups = if entry.heads.is_some() {
+                    self.heads(entry)?
+                } else {
+                    1
+                };
+                (
+                    Op::RmsNorm {
+                        eps: self.hyper.rms_eps,
+                        groups,
+                    },
+                    Some(whole),
+                )
             }
             "gemm" => {
-                let weight = *weights.first().ok_or_else(|| self.wrong(entry, "needs `weight`"))?;
+                let weight = *weights
+                    .first()
+                    .ok_or_else(|| self.wrong(entry, "needs `weight`"))?;
                 let outputs = self.graph.weight(weight).rows();
                 let outputs = u32::try_from(outputs).expect("checked against the shape's letters");
                 (Op::Gemm { residual: false }, Some((rows, outputs)))
             }
             "add_bias" => (Op::AddBias, Some(whole)),
             "rope" => {
-                let style = entry.style.ok_or_else(|| self.wrong(entry, "needs `style`"))?;
+                let style = entry
+                    .style
+                    .ok_or_else(|| self.wrong(entry, "needs `style`"))?;
                 let (heads, dims) = (self.heads(entry)?, self.hyper.rope().dims);
                 let head_size = self.hyper.head_size;
-                (Op::Rope { heads, head_size, dims, style }, Some(whole))
+                (
+                    Op::Rope {
+                        heads,
+                        head_size,
+                        dims,
+                        style,
+                    },
+                    Some(whole),
+                )
             }
             "kv_append" => {
                 caches = self.layer_caches(entry, section)?;
                 states = &caches;
                 let Heads { kv, size, .. } = self.hyper.attention_heads();
-                (Op::KvAppend { kv_heads: kv, head_size: size }, None)
+                (
+                    Op::KvAppend {
+                        kv_heads: kv,
+                        head_size: size,
+                    },
+                    None,
+                )
             }
             "attention" => {
                 caches = self.layer_caches(entry, section)?;
@@ -145,15 +177,28 @@ impl<'d> Builder<'_, 'd, '_> {
                 };
                 let scale = (f64::from(self.hyper.head_size)).powf(-0.5) as f32;
                 let heads = self.hyper.attention_heads();
-                (Op::Attention { heads, scale, window }, Some(whole))
+                (
+                    Op::Attention {
+                        heads,
+                        scale,
+                        window,
+                    },
+                    Some(whole),
+                )
             }
             "gated_mul" => {
-                let activation =
-                    entry.activation.ok_or_else(|| self.wrong(entry, "needs `activation`"))?;
+                let activation = entry
+                    .activation
+                    .ok_or_else(|| self.wrong(entry, "needs `activation`"))?;
                 (Op::GatedMul(activation), Some(whole))
             }
             "add" => (Op::Add, Some(whole)),
-            "scale" => (Op::Scale { by: self.hyper.embedding_scale }, Some(whole)),
+            "scale" => (
+                Op::Scale {
+                    by: self.hyper.embedding_scale,
+                },
+                Some(whole),
+            ),
             "last_row" => (Op::LastRow, Some((1, whole.1))),
             other => {
                 return Err(self.wrong(
@@ -168,7 +213,12 @@ impl<'d> Builder<'_, 'd, '_> {
             Some((rows, cols)) => {
                 let name = self.out_name(entry)?;
                 let element = Element::F32;
-                let id = self.graph.add_value(Value { name, rows, cols, element });
+                let id = self.graph.add_value(Value {
+                    name,
+                    rows,
+                    cols,
+                    element,
+                });
                 self.names.insert(name, id);
                 vec![id]
             }
@@ -211,13 +261,24 @@ impl<'d> Builder<'_, 'd, '_> {
     }
 
     fn out_name(&self, entry: &'d NodeEntry) -> Result<&'d str, ModelError> {
-        entry.out.as_deref().ok_or_else(|| self.wrong(entry, "needs `out`"))
+        entry
+            .out
+            .as_deref()
+            .ok_or_else(|| self.wrong(entry, "needs `out`"))
     }
 
     fn input(&self, entry: &NodeEntry, index: usize) -> Result<ValueId, ModelError> {
-        let name = entry.inputs.get(index).ok_or_else(|| self.wrong(entry, "needs `in`"))?;
+        let name = entry
+            .inputs
+            .get(index)
+            .ok_or_else(|| self.wrong(entry, "needs `in`"))?;
         let id = self.names.get(name.as_str()).copied();
-        id.ok_or_else(|| self.wrong(entry, &format!("reads `{name}`, which no earlier node writes")))
+        id.ok_or_else(|| {
+            self.wrong(
+                entry,
+                &format!("reads `{name}`, which no earlier node writes"),
+            )
+        })
     }
 
     fn heads(&self, entry: &NodeEntry) -> Result<u32, ModelError> {
@@ -239,7 +300,13 @@ impl<'d> Builder<'_, 'd, '_> {
         let (graph, hyper, positions) = (&mut *self.graph, self.hyper, self.extent.context);
         let mut add = |kind| {
             let (kv_heads, head_size) = (hyper.kv_heads, hyper.head_size);
-            graph.add_state(State { kind, layer, kv_heads, positions, head_size })
+            graph.add_state(State {
+                kind,
+                layer,
+                kv_heads,
+                positions,
+                head_size,
+            })
         };
         let caches = &mut self.caches;
         Ok(*caches.get_or_insert_with(|| [add(StateKind::Keys), add(StateKind::Values)]))
@@ -251,7 +318,9 @@ impl<'d> Builder<'_, 'd, '_> {
         entry: &NodeEntry,
         section: Section,
     ) -> Result<Option<WeightId>, ModelError> {
-        let Some(mut name) = entry.weight.as_ref() else { return Ok(None) };
+        let Some(mut name) = entry.weight.as_ref() else {
+            return Ok(None);
+        };
         let asked = self.weight_entry(entry, name)?;
         let mut found = self.find(asked, section);
         let mut used = asked;

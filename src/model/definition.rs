@@ -63,12 +63,21 @@ pub struct NodeEntry {
 #[derive(Debug, Error)]
 pub enum DefinitionError {
     #[error("{file}:{line}:{column}: {message}")]
-    Syntax { file: String, line: usize, column: usize, message: String },
+    Syntax {
+        file: String,
+        line: usize,
+        column: usize,
+        message: String,
+    },
     #[error(
         "{file}: architecture `{architecture}` is not supported; supported: {supported} \
          (another family can be run with a definition of your own, --graph FILE)"
     )]
-    UnknownArchitecture { file: String, architecture: String, supported: String },
+    UnknownArchitecture {
+        file: String,
+        architecture: String,
+        supported: String,
+    },
 }
 
 impl Definition {
@@ -99,9 +108,19 @@ impl Definition {
 }
 
 /// An error at a byte range of a Definition's text.
-pub(super) fn syntax_error(file: &str, text: &str, span: Range<usize>, message: String) -> DefinitionError {
+pub(super) fn syntax_error(
+    file: &str,
+    text: &str,
+    span: Range<usize>,
+    message: String,
+) -> DefinitionError {
     let before = &text[..span.start.min(text.len())];
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-    DefinitionError::Syntax { file: file.into(), line, column, message }
+    DefinitionError::Syntax {
+        file: file.into(),
+        line,
+        column,
+        message,
+    }
 }

@@ -61,8 +61,11 @@ impl Hyperparameters {
     /// Reads `{arch}.block_count`, `{arch}.attention.head_count`, … as the GGUF specification
     /// names them. Errors name the key and what was found.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, ModelError> {
-        let file = metadata.file();
-        let missing = |key: &str| ModelError::MissingKey { file: file.into(), key: key.into() };
+        let file = &metadata.file().display().to_string();
+        let missing = |key: &str| ModelError::MissingKey {
+            file: file.into(),
+            key: key.into(),
+        };
         let architecture = metadata
             .str("general.architecture")?
             .ok_or_else(|| missing("general.architecture"))?
@@ -70,12 +73,20 @@ impl Hyperparameters {
         let name = |key: &str| format!("{architecture}.{key}");
         let u32_at = |key: &str| metadata.u32(&name(key));
         let need = |key: &str| u32_at(key)?.ok_or_else(|| missing(&name(key)));
-        let refuse = |key: &str, found: String, supported: &'static str| {
-            ModelError::UnsupportedKey { file: file.into(), key: name(key), found, supported }
-        };
+        let refuse =
+            |key: &str, found: String, supported: &'static str| ModelError::UnsupportedKey {
+                file: file.into(),
+                key: name(key),
+                found,
+                supported,
+            };
 
         if let Some(experts) = u32_at("expert_count")?.filter(|&n| n > 0) {
-            return Err(refuse("expert_count", experts.to_string(), "dense models (0 experts)"));
+            return Err(refuse(
+                "expert_count",
+                experts.to_string(),
+                "dense models (0 experts)",
+            ));
         }
         let mut position_scale = 1.0;
         match metadata.str(&name("rope.scaling.type"))? {
@@ -96,7 +107,11 @@ impl Hyperparameters {
         let head_size = key_length.unwrap_or_else(|| embedding.checked_div(heads).unwrap_or(0));
         if let Some(value_length) = u32_at("attention.value_length")?.filter(|&n| n != head_size) {
             let supported = "values as long as keys";
-            return Err(refuse("attention.value_length", value_length.to_string(), supported));
+            return Err(refuse(
+                "attention.value_length",
+                value_length.to_string(),
+                supported,
+            ));
         }
         let vocabulary = match u32_at("vocab_size")? {
             Some(size) => size,
@@ -118,7 +133,9 @@ impl Hyperparameters {
             rms_eps: metadata
                 .f32(&name("attention.layer_norm_rms_epsilon"))?
                 .ok_or_else(|| missing(&name("attention.layer_norm_rms_epsilon")))?,
-            rope_base: metadata.f32(&name("rope.freq_base"))?.unwrap_or(default_rope_base()),
+            rope_base: metadata
+                .f32(&name("rope.freq_base"))?
+                .unwrap_or(default_rope_base()),
             rope_dims: u32_at("rope.dimension_count")?,
             rope_position_scale: position_scale,
             embedding_scale: 1.0,
@@ -149,7 +166,11 @@ impl Hyperparameters {
             ("context length", self.context),
         ] {
             if value == 0 || value > DIMENSION_LIMIT {
-                return Err(bad(what, value.to_string(), format!("1 to {DIMENSION_LIMIT}")));
+                return Err(bad(
+                    what,
+                    value.to_string(),
+                    format!("1 to {DIMENSION_LIMIT}"),
+                ));
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
@@ -163,7 +184,11 @@ impl Hyperparameters {
         let rotated = self.rope().dims;
         if rotated == 0 || !rotated.is_multiple_of(2) || rotated > self.head_size {
             let wanted = format!("even, 2 to {}", self.head_size);
-            return Err(bad("rotated elements (rope dimension count)", rotated.to_string(), wanted));
+            return Err(bad(
+                "rotated elements (rope dimension count)",
+                rotated.to_string(),
+                wanted,
+            ));
         }
         for (what, value) in [
             ("RMSNorm epsilon", self.rms_eps),
@@ -172,7 +197,11 @@ impl Hyperparameters {
             ("embedding scale", self.embedding_scale),
         ] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(bad(what, value.to_string(), "a positive finite number".into()));
+                return Err(bad(
+                    what,
+                    value.to_string(),
+                    "a positive finite number".into(),
+                ));
             }
         }
         Ok(())
@@ -180,7 +209,11 @@ impl Hyperparameters {
 
     /// The attention geometry.
     pub fn attention_heads(&self) -> Heads {
-        Heads { query: self.heads, kv: self.kv_heads, size: self.head_size }
+        Heads {
+            query: self.heads,
+            kv: self.kv_heads,
+            size: self.head_size,
+        }
     }
 
     /// The rotary embedding.

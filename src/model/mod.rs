@@ -30,31 +30,66 @@ pub enum ModelError {
     #[error("{file}: metadata has no `{key}`, which a model needs")]
     MissingKey { file: String, key: String },
     #[error("{file}: `{key}` is {found}; supported: {supported}")]
-    UnsupportedKey { file: String, key: String, found: String, supported: &'static str },
+    UnsupportedKey {
+        file: String,
+        key: String,
+        found: String,
+        supported: &'static str,
+    },
     #[error("{source_name}: {what} is {found}, expected {wanted}")]
-    BadHyperparameter { source_name: String, what: String, found: String, wanted: String },
+    BadHyperparameter {
+        source_name: String,
+        what: String,
+        found: String,
+        wanted: String,
+    },
     #[error("definition `{family}`: {message}")]
     Definition { family: String, message: String },
     #[error("{source_name}: {tensor}: expected shape {shape:?}, found no such tensor")]
-    MissingTensor { source_name: String, tensor: String, shape: Vec<usize> },
+    MissingTensor {
+        source_name: String,
+        tensor: String,
+        shape: Vec<usize>,
+    },
     #[error("{source_name}: {tensor}: expected shape {expected:?}, found {found:?}")]
-    Shape { source_name: String, tensor: String, expected: Vec<usize>, found: Vec<usize> },
+    Shape {
+        source_name: String,
+        tensor: String,
+        expected: Vec<usize>,
+        found: Vec<usize>,
+    },
     #[error(
         "{source_name}: {tensor}: type {found} cannot be computed with; supported: {}",
         type_names(DType::RUNNABLE)
     )]
-    Type { source_name: String, tensor: String, found: DType },
+    Type {
+        source_name: String,
+        tensor: String,
+        found: DType,
+    },
     #[error("{source_name}: {tensor}: a vector of type {found}; supported: F32, F16, BF16")]
-    VectorType { source_name: String, tensor: String, found: DType },
+    VectorType {
+        source_name: String,
+        tensor: String,
+        found: DType,
+    },
     #[error(
         "{source_name}: tensor {tensor} has no place in definition `{family}`; the file is of \
          another family or variant, and running it without that tensor would be wrong"
     )]
-    UnusedTensor { source_name: String, tensor: String, family: String },
+    UnusedTensor {
+        source_name: String,
+        tensor: String,
+        family: String,
+    },
 }
 
 fn type_names(types: &[DType]) -> String {
-    types.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ")
+    types
+        .iter()
+        .map(|t| t.name())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 enum Weights {
@@ -81,14 +116,22 @@ impl Model {
         let source = checkpoint.path().display().to_string();
         let metadata = checkpoint.metadata();
         // The architecture is judged first: other families lack keys that would mislead.
-        let architecture = metadata.str("general.architecture")?.unwrap_or("").to_string();
+        let architecture = metadata
+            .str("general.architecture")?
+            .unwrap_or("")
+            .to_string();
         let definition = match definition {
             Some(definition) => definition,
             None => Definition::built_in(&architecture, &source)?,
         };
         let hyper = Hyperparameters::from_metadata(metadata)?;
         let weights = Weights::Checkpoint(checkpoint);
-        let model = Model { hyper, definition, weights, source };
+        let model = Model {
+            hyper,
+            definition,
+            weights,
+            source,
+        };
         model.check_tensors()?;
         Ok(model)
     }
@@ -108,7 +151,12 @@ impl Model {
             None => Definition::built_in(&hyper.architecture, &source)?,
         };
         let weights = RandomWeights::new(&hyper, &definition, dtype, seed)?;
-        let model = Model { hyper, definition, weights: Weights::Random(weights), source };
+        let model = Model {
+            hyper,
+            definition,
+            weights: Weights::Random(weights),
+            source,
+        };
         model.check_tensors()?;
         Ok(model)
     }
@@ -155,14 +203,27 @@ impl Model {
     /// The graph of one step of `extent`, in `arena`.
     pub fn graph<'a>(&self, arena: &'a Bump, extent: Extent) -> Result<Graph<'a>, ModelError> {
         let lookup = |name: &str| self.lookup(name);
-        build(arena, &self.definition, &self.hyper, extent, &self.source, &lookup)
+        build(
+            arena,
+            &self.definition,
+            &self.hyper,
+            extent,
+            &self.source,
+            &lookup,
+        )
     }
 
     fn check_tensors(&self) -> Result<(), ModelError> {
         let arena = Bump::new();
-        let extent = Extent { rows: 1, context: 1, logits: Logits::Last };
+        let extent = Extent {
+            rows: 1,
+            context: 1,
+            logits: Logits::Last,
+        };
         let graph = self.graph(&arena, extent)?;
-        let Weights::Checkpoint(checkpoint) = &self.weights else { return Ok(()) };
+        let Weights::Checkpoint(checkpoint) = &self.weights else {
+            return Ok(());
+        };
         let mut known: HashSet<String> = graph.weights().iter().map(|w| w.name.into()).collect();
         for name in &self.definition.ignored {
             let layers = (0..self.hyper.layers).map(Section::Layer);

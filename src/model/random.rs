@@ -7,7 +7,7 @@ use crate::graph::Section;
 use crate::loader::{Blob, Tensor};
 use half::f16;
 use indexmap::IndexMap;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The tensors of a Definition, made when asked for.
@@ -35,8 +35,9 @@ impl RandomWeights {
                 continue;
             }
             let letters = entry.shape.iter();
-            let shape: Option<Vec<usize>> =
-                letters.map(|l| hyper.dimension(l).map(|d| d as usize)).collect();
+            let shape: Option<Vec<usize>> = letters
+                .map(|l| hyper.dimension(l).map(|d| d as usize))
+                .collect();
             let Some(shape) = shape else { continue };
             let kind = if shape.len() == 1 { DType::F32 } else { dtype };
             let cols = shape[shape.len() - 1];
@@ -76,11 +77,17 @@ impl RandomWeights {
             let mut data = vec![0; pattern_bytes];
             rng.fill_bytes(&mut data);
             let spread = 1.0 / (cols as f32).sqrt();
-            data.chunks_exact_mut(block).for_each(|b| tame(*dtype, b, spread));
+            data.chunks_exact_mut(block)
+                .for_each(|b| tame(*dtype, b, spread));
             repeat_to(data, bytes)
         };
         let data = Blob::from(data);
-        Some(Tensor { name: name.into(), dtype: *dtype, shape: shape.clone(), data })
+        Some(Tensor {
+            name: name.into(),
+            dtype: *dtype,
+            shape: shape.clone(),
+            data,
+        })
     }
 }
 

@@ -8,13 +8,17 @@ pub(super) fn fuse_gates(graph: Graph<'_>) -> (Graph<'_>, Report) {
     let (producers, uses) = (graph.producers(), graph.use_counts());
     let mut slots = Slots::new(&graph);
     for (index, node) in graph.nodes().iter().enumerate() {
-        let Op::GatedMul(activation) = node.op else { continue };
+        let Op::GatedMul(activation) = node.op else {
+            continue;
+        };
         let made_by: Option<Vec<(NodeId, &Node<'_>)>> = node
             .inputs
             .iter()
             .map(|v| producers[v.index()].map(|id| (id, graph.node(id))))
             .collect();
-        let Some([(gate_id, gate), (up_id, up)]) = made_by.as_deref() else { continue };
+        let Some([(gate_id, gate), (up_id, up)]) = made_by.as_deref() else {
+            continue;
+        };
         let plain = |n: &Node<'_>| n.op == Op::Gemm { residual: false } && n.outputs.len() == 1;
         if !(plain(gate) && plain(up)) {
             report.skip("gate or up is not a GEMM");
@@ -36,8 +40,12 @@ pub(super) fn fuse_gates(graph: Graph<'_>) -> (Graph<'_>, Report) {
         slots.take(*gate_id);
         slots.take(*up_id);
         let weights = [gate.weights[0], up.weights[0]];
-        let fused =
-            Node { op: Op::GatedGemm(activation), inputs: gate.inputs, weights: &weights, ..*node };
+        let fused = Node {
+            op: Op::GatedGemm(activation),
+            inputs: gate.inputs,
+            weights: &weights,
+            ..*node
+        };
         slots.replace(&graph, NodeId::new(index), fused);
         report.fired += 1;
     }

@@ -28,7 +28,11 @@ pub(super) fn merge_gemms(graph: Graph<'_>) -> (Graph<'_>, Report) {
             slots.take(NodeId::new(index));
         }
         if weights.len() > 1 {
-            let fused = Node { weights: &weights, outputs: &outputs, ..*node };
+            let fused = Node {
+                weights: &weights,
+                outputs: &outputs,
+                ..*node
+            };
             slots.replace(&graph, NodeId::new(first), fused);
             report.fired += 1;
         }

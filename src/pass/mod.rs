@@ -28,7 +28,11 @@ pub struct Report {
 
 impl Report {
     fn new(pass: &'static str) -> Self {
-        Report { pass, fired: 0, skipped: Vec::new() }
+        Report {
+            pass,
+            fired: 0,
+            skipped: Vec::new(),
+        }
     }
 
     fn skip(&mut self, reason: impl Into<String>) {
@@ -65,22 +69,22 @@ pub fn optimise(
 ) -> Result<(Verified<'_>, Vec<Report>), VerifyError> {
     let mut reports = Vec::new();
     let mut graph = verify(graph)?;
-    let split = |g: Graph<'_>| split::split_attention(g, options.attention_split);
+    let split = options.attention_split;
     macro_rules! run {
-        ($($pass:expr),* $(,)?) => {$(
-            let (next, report) = $pass(graph.into_inner());
+        ($($pass:path $(, $argument:expr)?;)*) => {$(
+            let (next, report) = $pass(graph.into_inner() $(, $argument)?);
             graph = verify(next)?;
             reports.push(report);
         )*};
     }
     run!(
-        gate::fuse_gates,
-        merge::merge_gemms,
-        residual::fuse_residuals,
-        rope_append::fuse_rope_append,
-        split,
-        quantize::quantize_activations,
-        eliminate::eliminate_dead,
+        gate::fuse_gates;
+        merge::merge_gemms;
+        residual::fuse_residuals;
+        rope_append::fuse_rope_append;
+        split::split_attention, split;
+        quantize::quantize_activations;
+        eliminate::eliminate_dead;
     );
     Ok((graph, reports))
 }
@@ -92,7 +96,9 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(graph: &Graph<'a>) -> Self {
-        Slots { nodes: graph.nodes().iter().copied().map(Some).collect() }
+        Slots {
+            nodes: graph.nodes().iter().copied().map(Some).collect(),
+        }
     }
 
     fn take(&mut self, id: NodeId) {

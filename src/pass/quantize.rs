@@ -32,8 +32,15 @@ pub(super) fn quantize_activations(mut graph: Graph<'_>) -> (Graph<'_>, Report) 
             Some(op) => format!("{} leaves it to a quantize node", op.name()),
             None => "nobody writes the value".to_string(),
         });
-        let Value { name, rows, cols, .. } = *graph.value(value);
-        let q = graph.add_value(Value { name, rows, cols, element: Element::Q8A });
+        let Value {
+            name, rows, cols, ..
+        } = *graph.value(value);
+        let q = graph.add_value(Value {
+            name,
+            rows,
+            cols,
+            element: Element::Q8A,
+        });
         quantized[index] = Some(q);
     }
     for value in folded {
@@ -48,13 +55,23 @@ pub(super) fn quantize_activations(mut graph: Graph<'_>) -> (Graph<'_>, Report) 
         {
             inputs[0] = q;
         }
-        next.push(Node { inputs: &inputs, ..*node });
+        next.push(Node {
+            inputs: &inputs,
+            ..*node
+        });
         for &output in node.outputs {
             if let Some(q) = quantized[output.index()] {
                 let (inputs, outputs) = (&[output][..], &[q][..]);
                 let (weights, states) = (&[][..], &[][..]);
                 let section = node.section;
-                next.push(Node { op: Op::Quantize, section, inputs, weights, states, outputs });
+                next.push(Node {
+                    op: Op::Quantize,
+                    section,
+                    inputs,
+                    weights,
+                    states,
+                    outputs,
+                });
             }
         }
     }
@@ -72,5 +89,7 @@ fn wants(graph: &Graph<'_>) -> Vec<bool> {
 
 fn quantised_readers(graph: &Graph<'_>, value: ValueId, wanted: &[bool]) -> u32 {
     let readers = graph.nodes().iter().zip(wanted);
-    readers.filter(|(n, wanted)| **wanted && n.inputs[0] == value).count() as u32
+    readers
+        .filter(|(n, wanted)| **wanted && n.inputs[0] == value)
+        .count() as u32
 }

@@ -12,7 +12,10 @@ pub(super) fn fuse_residuals(graph: Graph<'_>) -> (Graph<'_>, Report) {
             continue;
         }
         // The sum is symmetric: either side may be the product.
-        let candidates = [(node.inputs[1], node.inputs[0]), (node.inputs[0], node.inputs[1])];
+        let candidates = [
+            (node.inputs[1], node.inputs[0]),
+            (node.inputs[0], node.inputs[1]),
+        ];
         let found = candidates.into_iter().find_map(|(product, other)| {
             let id = producers[product.index()]?;
             let gemm = graph.node(id);
@@ -30,7 +33,12 @@ pub(super) fn fuse_residuals(graph: Graph<'_>) -> (Graph<'_>, Report) {
         slots.take(id);
         let inputs = [gemm.inputs[0], other];
         let op = Op::Gemm { residual: true };
-        let fused = Node { op, inputs: &inputs, weights: gemm.weights, ..*node };
+        let fused = Node {
+            op,
+            inputs: &inputs,
+            weights: gemm.weights,
+            ..*node
+        };
         slots.replace(&graph, NodeId::new(index), fused);
         report.fired += 1;
     }

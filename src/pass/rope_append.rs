@@ -8,9 +8,17 @@ pub(super) fn fuse_rope_append(graph: Graph<'_>) -> (Graph<'_>, Report) {
     let (producers, uses) = (graph.producers(), graph.use_counts());
     let mut slots = Slots::new(&graph);
     for (index, node) in graph.nodes().iter().enumerate() {
-        let Op::KvAppend { kv_heads, head_size } = node.op else { continue };
+        let Op::KvAppend {
+            kv_heads,
+            head_size,
+        } = node.op
+        else {
+            continue;
+        };
         let (k, v) = (node.inputs[0], node.inputs[1]);
-        let Some(k_id) = producers[k.index()] else { continue };
+        let Some(k_id) = producers[k.index()] else {
+            continue;
+        };
         let k_node = graph.node(k_id);
         let Op::Rope { dims, style, .. } = k_node.op else {
             report.skip("k is not turned");
@@ -23,9 +31,19 @@ pub(super) fn fuse_rope_append(graph: Graph<'_>) -> (Graph<'_>, Report) {
         // The query of the same section, turned before the append by the same table and not yet read.
         let query = (0..index).rev().find_map(|i| {
             let other = &graph.nodes()[i];
-            let Op::Rope { heads, dims: d, style: s, .. } = other.op else { return None };
+            let Op::Rope {
+                heads,
+                dims: d,
+                style: s,
+                ..
+            } = other.op
+            else {
+                return None;
+            };
             let alike = d == dims && s == style && other.inputs[1] == k_node.inputs[1];
-            let unread = !graph.nodes()[..index].iter().any(|n| n.inputs.contains(&other.outputs[0]));
+            let unread = !graph.nodes()[..index]
+                .iter()
+                .any(|n| n.inputs.contains(&other.outputs[0]));
             let beside = i != k_id.index() && other.section == node.section;
             (alike && unread && beside).then_some((NodeId::new(i), other, heads))
         });
@@ -35,10 +53,19 @@ pub(super) fn fuse_rope_append(graph: Graph<'_>) -> (Graph<'_>, Report) {
         };
         slots.take(q_id);
         slots.take(k_id);
-        let heads = Heads { query: query_heads, kv: kv_heads, size: head_size };
+        let heads = Heads {
+            query: query_heads,
+            kv: kv_heads,
+            size: head_size,
+        };
         let inputs = [q_node.inputs[0], k_node.inputs[0], v, k_node.inputs[1]];
         let op = Op::RopeAppend { heads, dims, style };
-        let fused = Node { op, inputs: &inputs, outputs: q_node.outputs, ..*node };
+        let fused = Node {
+            op,
+            inputs: &inputs,
+            outputs: q_node.outputs,
+            ..*node
+        };
         slots.replace(&graph, NodeId::new(index), fused);
         report.fired += 1;
     }

@@ -8,7 +8,12 @@ pub(super) fn split_attention(graph: Graph<'_>, split: u32) -> (Graph<'_>, Repor
     let mut report = Report::new("split_attention");
     let mut next = graph.without_nodes();
     for node in graph.nodes() {
-        let Op::Attention { heads, scale, window } = node.op else {
+        let Op::Attention {
+            heads,
+            scale,
+            window,
+        } = node.op
+        else {
             next.push(*node);
             continue;
         };
@@ -20,11 +25,34 @@ pub(super) fn split_attention(graph: Graph<'_>, split: u32) -> (Graph<'_>, Repor
         let splits = graph.state(node.states[0]).positions.div_ceil(split);
         let cols = splits * heads.query * (heads.size + 2);
         let element = Element::F32;
-        let partials = next.add_value(Value { name: "partials", rows: 1, cols, element });
-        let op = Op::AttentionSplit { heads, scale, window, split };
-        next.push(Node { op, outputs: &[partials], ..*node });
-        let op = Op::AttentionCombine { heads, window, split };
-        next.push(Node { op, inputs: &[partials], states: &[], ..*node });
+        let partials = next.add_value(Value {
+            name: "partials",
+            rows: 1,
+            cols,
+            element,
+        });
+        let op = Op::AttentionSplit {
+            heads,
+            scale,
+            window,
+            split,
+        };
+        next.push(Node {
+            op,
+            outputs: &[partials],
+            ..*node
+        });
+        let op = Op::AttentionCombine {
+            heads,
+            window,
+            split,
+        };
+        next.push(Node {
+            op,
+            inputs: &[partials],
+            states: &[],
+            ..*node
+        });
         report.fired += 1;
     }
     (next, report)

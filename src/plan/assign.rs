@@ -44,5 +44,8 @@ pub fn assign(intervals: &[Interval]) -> Placement {
         let at = placed.partition_point(|&i| offsets[i] <= offset);
         placed.insert(at, index);
     }
-    Placement { offsets, arena_bytes }
+    Placement {
+        offsets,
+        arena_bytes,
+    }
 }

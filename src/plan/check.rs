@@ -46,11 +46,21 @@ impl Plan {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     #[error("{a} at {a_at} and {b} at {b_at} share bytes and are both alive at node {node}")]
-    Overlap { a: ValueId, a_at: usize, b: ValueId, b_at: usize, node: usize },
+    Overlap {
+        a: ValueId,
+        a_at: usize,
+        b: ValueId,
+        b_at: usize,
+        node: usize,
+    },
     #[error("{value} at {offset}: expected an offset and a size in multiples of {ALIGNMENT}")]
     Misaligned { value: ValueId, offset: usize },
     #[error("{value} ends at {end}, past the arena's {arena_bytes} bytes")]
-    Outside { value: ValueId, end: usize, arena_bytes: usize },
+    Outside {
+        value: ValueId,
+        end: usize,
+        arena_bytes: usize,
+    },
     #[error("{value} is placed twice")]
     Twice { value: ValueId },
     #[error("{intervals} values but {offsets} offsets")]
@@ -59,7 +69,10 @@ pub enum PlanError {
 
 /// Proves `placement` for `intervals`, or says which bytes two values would fight over.
 pub fn check(intervals: Vec<Interval>, placement: Placement) -> Result<Plan, PlanError> {
-    let Placement { offsets, arena_bytes } = placement;
+    let Placement {
+        offsets,
+        arena_bytes,
+    } = placement;
     if intervals.len() != offsets.len() {
         let (intervals, offsets) = (intervals.len(), offsets.len());
         return Err(PlanError::Count { intervals, offsets });
@@ -72,7 +85,11 @@ pub fn check(intervals: Vec<Interval>, placement: Placement) -> Result<Plan, Pla
         }
         let end = offset.saturating_add(interval.bytes);
         if end > arena_bytes {
-            return Err(PlanError::Outside { value, end, arena_bytes });
+            return Err(PlanError::Outside {
+                value,
+                end,
+                arena_bytes,
+            });
         }
         if by_value.insert(value, offset).is_some() {
             return Err(PlanError::Twice { value });
@@ -84,18 +101,33 @@ pub fn check(intervals: Vec<Interval>, placement: Placement) -> Result<Plan, Pla
     let mut live: Vec<(Interval, usize)> = Vec::new();
     for node in 0..end {
         live.retain(|(interval, _)| interval.last >= node);
-        for (interval, &offset) in intervals.iter().zip(&offsets).filter(|(i, _)| i.first == node) {
+        for (interval, &offset) in intervals
+            .iter()
+            .zip(&offsets)
+            .filter(|(i, _)| i.first == node)
+        {
             for (other, other_offset) in &live {
                 let (start, stop) = (offset, offset + interval.bytes);
                 let (other_start, other_stop) = (*other_offset, other_offset + other.bytes);
                 if start < other_stop && other_start < stop {
                     let (a, a_at, b, b_at) = (other.value, *other_offset, interval.value, offset);
-                    return Err(PlanError::Overlap { a, a_at, b, b_at, node });
+                    return Err(PlanError::Overlap {
+                        a,
+                        a_at,
+                        b,
+                        b_at,
+                        node,
+                    });
                 }
             }
             live.push((*interval, offset));
         }
         peak_live_bytes = peak_live_bytes.max(live.iter().map(|(i, _)| i.bytes).sum());
     }
-    Ok(Plan { intervals, offsets: by_value, arena_bytes, peak_live_bytes })
+    Ok(Plan {
+        intervals,
+        offsets: by_value,
+        arena_bytes,
+        peak_live_bytes,
+    })
 }

@@ -33,7 +33,12 @@ pub fn lifetimes(graph: &Verified<'_>) -> Vec<Interval> {
     for (first, node) in graph.nodes().iter().enumerate() {
         for &value in node.outputs {
             let bytes = graph.value(value).bytes().next_multiple_of(ALIGNMENT);
-            intervals.push(Interval { value, bytes, first, last: last[value.index()] });
+            intervals.push(Interval {
+                value,
+                bytes,
+                first,
+                last: last[value.index()],
+            });
         }
     }
     intervals

@@ -39,7 +39,11 @@ impl Cost {
     }
 
     fn seen(&self, positions: u64) -> u64 {
-        if self.window == 0 { positions } else { positions.min(self.window) }
+        if self.window == 0 {
+            positions
+        } else {
+            positions.min(self.window)
+        }
     }
 }
 
@@ -83,10 +87,16 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
     let rows = node.outputs.iter().chain(node.inputs).next();
     let rows = rows.map_or(1, |&v| u64::from(graph.value(v).rows));
     let elements = |ids: &[crate::graph::ValueId]| -> u64 {
-        ids.iter().map(|&v| u64::from(graph.value(v).rows) * u64::from(graph.value(v).cols)).sum()
+        ids.iter()
+            .map(|&v| u64::from(graph.value(v).rows) * u64::from(graph.value(v).cols))
+            .sum()
     };
     let mut cost = Cost {
-        weight_bytes: node.weights.iter().map(|&w| graph.weight(w).bytes() as u64).sum(),
+        weight_bytes: node
+            .weights
+            .iter()
+            .map(|&w| graph.weight(w).bytes() as u64)
+            .sum(),
         value_bytes: value_bytes(node.inputs) + value_bytes(node.outputs),
         ..Cost::default()
     };

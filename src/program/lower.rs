@@ -16,23 +16,35 @@ pub const ATTENTION_UNIT_ROWS: u32 = 8;
 pub fn lower(graph: &Verified<'_>, plan: &Plan, target: Target, context: u32) -> Program {
     let slot = |id: ValueId| {
         let value = graph.value(id);
-        let offset = plan.offset(id).expect("the plan places every value that a node writes");
+        let offset = plan
+            .offset(id)
+            .expect("the plan places every value that a node writes");
         let (rows, cols, element) = (value.rows, value.cols, value.element);
-        Slot { value: id, offset, rows, cols, element }
+        Slot {
+            value: id,
+            offset,
+            rows,
+            cols,
+            element,
+        }
     };
     let slots = |ids: &[ValueId]| ids.iter().map(|&id| slot(id)).collect::<Vec<_>>();
-    let launches = graph.nodes().iter().enumerate().map(|(index, node)| Launch {
-        node: NodeId::new(index),
-        section: node.section,
-        kernel: kernel_name(graph, node),
-        op: node.op,
-        inputs: slots(node.inputs),
-        weights: node.weights.to_vec(),
-        states: node.states.to_vec(),
-        outputs: slots(node.outputs),
-        units: units(graph, node),
-        cost: cost(graph, node),
-    });
+    let launches = graph
+        .nodes()
+        .iter()
+        .enumerate()
+        .map(|(index, node)| Launch {
+            node: NodeId::new(index),
+            section: node.section,
+            kernel: kernel_name(graph, node),
+            op: node.op,
+            inputs: slots(node.inputs),
+            weights: node.weights.to_vec(),
+            states: node.states.to_vec(),
+            outputs: slots(node.outputs),
+            units: units(graph, node),
+            cost: cost(graph, node),
+        });
     let launches: Vec<Launch> = launches.collect();
     let weight = |w: &crate::graph::Weight<'_>| WeightSlot {
         name: w.name.to_string(),
@@ -40,7 +52,11 @@ pub fn lower(graph: &Verified<'_>, plan: &Plan, target: Target, context: u32) ->
         rows: w.rows(),
         cols: w.cols(),
     };
-    let widest = launches.iter().flat_map(|l| &l.outputs).map(|s| s.rows).max();
+    let widest = launches
+        .iter()
+        .flat_map(|l| &l.outputs)
+        .map(|s| s.rows)
+        .max();
     Program {
         target,
         launches,
@@ -56,14 +72,20 @@ pub fn lower(graph: &Verified<'_>, plan: &Plan, target: Target, context: u32) ->
 fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
     let mut name = node.op.name().to_string();
     let mut types: Vec<&str> = Vec::new();
-    if matches!(node.op, Op::Embed { .. } | Op::Gemm { .. } | Op::GatedGemm(_)) {
+    if matches!(
+        node.op,
+        Op::Embed { .. } | Op::Gemm { .. } | Op::GatedGemm(_)
+    ) {
         types.extend(node.weights.iter().map(|&w| graph.weight(w).dtype.name()));
         types.dedup();
     }
     for part in types {
         name += &format!("_{}", part.to_ascii_lowercase());
     }
-    let quantises = node.outputs.first().is_some_and(|&v| graph.value(v).element == Element::Q8A);
+    let quantises = node
+        .outputs
+        .first()
+        .is_some_and(|&v| graph.value(v).element == Element::Q8A);
     if quantises && node.op != Op::Quantize {
         name += "_quantize";
     }
@@ -75,16 +97,18 @@ fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
     let rows = |id: ValueId| graph.value(id).rows;
     match node.op {
         Op::Gemm { .. } => {
-            let panels = |&w: &crate::graph::WeightId| graph.weight(w).rows().div_ceil(GEMM_UNIT_COLS);
+            let panels =
+                |&w: &crate::graph::WeightId| graph.weight(w).rows().div_ceil(GEMM_UNIT_COLS);
             node.weights.iter().map(panels).sum::<usize>() as u32
         }
-        Op::GatedGemm(_) => graph.weight(node.weights[0]).rows().div_ceil(GEMM_UNIT_COLS) as u32,
+        Op::GatedGemm(_) => graph
+            .weight(node.weights[0])
+            .rows()
+            .div_ceil(GEMM_UNIT_COLS) as u32,
         Op::Attention { heads, .. } => {
             heads.query * rows(node.inputs[0]).div_ceil(ATTENTION_UNIT_ROWS)
         }
-        Op::AttentionSplit { heads, .. } => {
-            graph.value(node.outputs[0]).cols / (heads.size + 2)
-        }
+        Op::AttentionSplit { heads, .. } => graph.value(node.outputs[0]).cols / (heads.size + 2),
         Op::AttentionCombine { .. } | Op::LastRow => 1,
         Op::KvAppend { .. } => rows(node.inputs[0]),
         _ => node.outputs.first().map_or(1, |&v| rows(v)),

@@ -99,12 +99,18 @@ impl Program {
     /// Bytes a whole step moves when `positions` are in the cache. Summed launch by launch, since
     /// layers may have different windows.
     pub fn bytes_at(&self, positions: u64) -> u64 {
-        self.launches.iter().map(|l| l.cost.bytes_at(positions)).sum()
+        self.launches
+            .iter()
+            .map(|l| l.cost.bytes_at(positions))
+            .sum()
     }
 
     /// Operations of a whole step when `positions` are in the cache.
     pub fn flops_at(&self, positions: u64) -> u64 {
-        self.launches.iter().map(|l| l.cost.flops_at(positions)).sum()
+        self.launches
+            .iter()
+            .map(|l| l.cost.flops_at(positions))
+            .sum()
     }
 
     /// Bytes of all caches.
@@ -118,7 +124,10 @@ impl Program {
         for (index, launch) in self.launches.iter().enumerate() {
             let slots = |slots: &[Slot]| {
                 let one = |s: &Slot| {
-                    format!("{}@{}:{}[{}, {}]", s.value, s.offset, s.element, s.rows, s.cols)
+                    format!(
+                        "{}@{}:{}[{}, {}]",
+                        s.value, s.offset, s.element, s.rows, s.cols
+                    )
                 };
                 slots.iter().map(one).collect::<Vec<_>>()
             };

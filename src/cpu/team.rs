@@ -1,0 +1,376 @@
+//! A resident team of threads that replays one task list together.
+//!
+//! A decode step is a few hundred launches of a few microseconds each, so the team is woken once a step, not once a
+//! launch: [`Team::run`] hands every thread the same closure, and the closure separates its launches with
+//! [`Worker::barrier`]. Between steps the threads spin for [`IDLE_SPIN`] (the caller is sampling and will be back
+//! soon) and then sleep, so that an idle program burns no core.
+//!
+//! Invariants: `run` returns only after every thread has left the closure, which is what makes lending it a borrowed
+//! closure sound; nothing is allocated in `run`; a panic in a team of several threads ends the process, because the
+//! other threads would wait at the next barrier for ever and may still read what the panicking frame owns.
+
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::abort;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a thread without work spins before it sleeps: longer than sampling a token takes (waking a sleeper of a
+/// virtual machine was measured at 0.2 ms), short enough that a
+/// program waiting for its user costs nothing.
+pub const IDLE_SPIN: Duration = Duration::from_millis(1);
+
+/// Polls of a barrier without a pause: about the time in which a thread that is not late arrives.
+const EAGER_POLLS: u32 = 64;
+
+/// Polls of a barrier in all before the thread offers its core to the system, which on a machine with more threads
+/// than cores is the only way for the late thread to run. A pause costs 10 to 50 ns, so this is tens of microseconds.
+const BARRIER_POLLS: u32 = 1000;
+
+/// A value alone on its cache lines; two lines, because the prefetcher fetches them in pairs.
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// A reusable meeting point of `count` threads.
+struct Barrier {
+    count: u32,
+    arrived: Padded<AtomicU32>,
+    generation: Padded<AtomicU32>,
+}
+
+impl Barrier {
+    fn new(count: u32) -> Barrier {
+        Barrier {
+            count,
+            arrived: Padded(AtomicU32::new(0)),
+            generation: Padded(AtomicU32::new(0)),
+        }
+    }
+
+    #[inline]
+    fn wait(&self) {
+        if self.count == 1 {
+            return;
+        }
+        // Read before arriving: the generation cannot advance until this thread has arrived.
+        let generation = self.generation.0.load(Ordering::Relaxed);
+        // AcqRel chains every arrival, so the last one has seen, and passes on, what all of them wrote.
+        if self.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
+            self.arrived.0.store(0, Ordering::Relaxed);
+            self.generation
+                .0
+                .store(generation.wrapping_add(1), Ordering::Release);
+            return;
+        }
+        let mut polls = 0;
+        while self.generation.0.load(Ordering::Acquire) == generation {
+            polls += 1;
+            if polls < EAGER_POLLS {
+                continue;
+            } else if polls < BARRIER_POLLS {
+                spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+/// One thread's view of a [`Team::run`].
+#[derive(Clone, Copy)]
+pub struct Worker<'a> {
+    /// Which thread this is, `0..count`; the caller of [`Team::run`] is 0.
+    pub index: usize,
+    /// Threads in the team.
+    pub count: usize,
+    barrier: &'a Barrier,
+}
+
+impl Worker<'_> {
+    /// Waits until every thread of the team is here; what each wrote before is then visible to all. Every thread must
+    /// pass the same number of barriers in a run.
+    #[inline]
+    pub fn barrier(&self) {
+        self.barrier.wait();
+    }
+
+    /// The part of `0..units` that is this thread's when the units are cut into `count` runs of nearly equal length.
+    #[inline]
+    pub fn share(&self, units: usize) -> std::ops::Range<usize> {
+        share(units, self.index, self.count)
+    }
+}
+
+/// The `part`-th of `parts` nearly equal runs of `0..units`.
+#[inline]
+pub fn share(units: usize, part: usize, parts: usize) -> std::ops::Range<usize> {
+    (units * part / parts)..(units * (part + 1) / parts)
+}
+
+type Job = dyn Fn(Worker<'_>) + Sync;
+
+/// Where the caller leaves the closure of a run. The lifetime is erased; `run` outlives every use.
+struct JobSlot(UnsafeCell<Option<*const Job>>);
+
+// SAFETY: the slot is written only by the thread inside `run` (`Shared::busy` admits one) while every worker waits for
+// `epoch` to advance, and read by workers only after they saw it advance (release/acquire), before the final barrier.
+// The pointer is to a `Sync` closure.
+unsafe impl Sync for JobSlot {}
+// SAFETY: as above; the slot owns nothing.
+unsafe impl Send for JobSlot {}
+
+struct Shared {
+    barrier: Barrier,
+    /// Advances once a run, and once more to end the threads.
+    epoch: Padded<AtomicU32>,
+    /// Per resident thread: it sleeps, or is about to.
+    sleeping: Box<[Padded<AtomicBool>]>,
+    job: JobSlot,
+    busy: AtomicBool,
+    ending: AtomicBool,
+}
+
+impl Shared {
+    /// Waits until the epoch differs from `seen` and returns it: spins first, then sleeps.
+    fn next_epoch(&self, slot: usize, seen: u32) -> u32 {
+        let mut deadline = None;
+        loop {
+            for _ in 0..64 {
+                let epoch = self.epoch.0.load(Ordering::Acquire);
+                if epoch != seen {
+                    return epoch;
+                }
+                spin_loop();
+            }
+            let now = Instant::now();
+            if now < *deadline.get_or_insert(now + IDLE_SPIN) {
+                continue;
+            }
+            // Sequential consistency on both flags: either this thread sees the new epoch or the caller sees it sleep.
+            self.sleeping[slot].0.store(true, Ordering::SeqCst);
+            while self.epoch.0.load(Ordering::SeqCst) == seen {
+                thread::park();
+            }
+            self.sleeping[slot].0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn reside(&self, index: usize) {
+        let mut seen = 0;
+        loop {
+            seen = self.next_epoch(index - 1, seen);
+            if self.ending.load(Ordering::Acquire) {
+                return;
+            }
+            // SAFETY: the epoch advanced, so `run` has stored a closure that lives until this thread has passed the
+            // final barrier below.
+            let job = unsafe { (*self.job.0.get()).map(|job| &*job) };
+            if let Some(job) = job {
+                self.work(index, job);
+            }
+            self.barrier.wait();
+        }
+    }
+
+    /// Calls the closure as thread `index`; a panic ends the process.
+    fn work(&self, index: usize, job: &(dyn Fn(Worker<'_>) + Sync)) {
+        let worker = Worker {
+            index,
+            count: self.barrier.count as usize,
+            barrier: &self.barrier,
+        };
+        if catch_unwind(AssertUnwindSafe(|| job(worker))).is_err() {
+            eprintln!(
+                "thread {index} of a team of {} panicked: the others cannot go on without it, so the process ends",
+                worker.count
+            );
+            abort();
+        }
+    }
+}
+
+/// Threads that stay alive between runs. Dropping the team ends and joins them.
+pub struct Team {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Team {
+    /// A team of `threads` threads, the caller included; 0 is taken as 1.
+    ///
+    /// # Panics
+    /// When the system refuses a thread.
+    pub fn new(threads: usize) -> Team {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            barrier: Barrier::new(
+                u32::try_from(threads).expect("a team of fewer than 2^32 threads"),
+            ),
+            epoch: Padded(AtomicU32::new(0)),
+            sleeping: (1..threads)
+                .map(|_| Padded(AtomicBool::new(false)))
+                .collect(),
+            job: JobSlot(UnsafeCell::new(None)),
+            busy: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        });
+        let threads = (1..threads)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                thread::Builder::new()
+                    .name(format!("team-{index}"))
+                    .spawn(move || shared.reside(index))
+                    .expect("the system starts a thread")
+            })
+            .collect();
+        Team { shared, threads }
+    }
+
+    /// Threads in the team, the caller included.
+    pub fn count(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Calls `job` once on every thread of the team, on this one as number 0, and returns when all have returned.
+    ///
+    /// With one thread this is a plain call. With more, a panic in `job` ends the process.
+    ///
+    /// # Panics
+    /// When the team is already running: from inside `job`, or from another thread.
+    #[inline]
+    pub fn run(&self, job: &(dyn Fn(Worker<'_>) + Sync)) {
+        if self.threads.is_empty() {
+            job(Worker {
+                index: 0,
+                count: 1,
+                barrier: &self.shared.barrier,
+            });
+            return;
+        }
+        self.run_together(job);
+    }
+
+    fn run_together(&self, job: &(dyn Fn(Worker<'_>) + Sync)) {
+        let shared = &*self.shared;
+        assert!(
+            !shared.busy.swap(true, Ordering::Acquire),
+            "a team runs one job at a time"
+        );
+        // SAFETY: `busy` makes this the only writer, and all workers wait for the epoch. The lifetime is erased, but
+        // the pointer is used only until the final barrier below, which this call passes before it returns; `work`
+        // never unwinds.
+        unsafe {
+            *shared.job.0.get() = Some(std::mem::transmute::<
+                *const (dyn Fn(Worker<'_>) + Sync + '_),
+                *const Job,
+            >(job));
+        }
+        self.advance();
+        shared.work(0, job);
+        shared.barrier.wait();
+        shared.busy.store(false, Ordering::Release);
+    }
+
+    /// Lets the workers see what was stored before, and wakes those that sleep.
+    fn advance(&self) {
+        self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        for (flag, thread) in self.shared.sleeping.iter().zip(&self.threads) {
+            if flag.0.load(Ordering::SeqCst) {
+                thread.thread().unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Release);
+        self.advance();
+        for thread in self.threads.drain(..) {
+            // A worker never unwinds (a panic aborts), so there is no error to lose.
+            let joined = thread.join();
+            debug_assert!(joined.is_ok());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    /// In every round each thread writes its cell, and after the barrier reads everybody's: a barrier that lets one
+    /// through early gives a wrong sum.
+    fn check(threads: usize, runs: usize, rounds: u64) {
+        let team = Team::new(threads);
+        let cells: Vec<AtomicU64> = (0..team.count()).map(|_| AtomicU64::new(0)).collect();
+        let total = AtomicU64::new(0);
+        for run in 0..runs as u64 {
+            team.run(&|worker| {
+                for round in 0..rounds {
+                    let value = run * rounds + round + worker.index as u64;
+                    cells[worker.index].store(value, Ordering::Relaxed);
+                    worker.barrier();
+                    let sum: u64 = cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
+                    let n = worker.count as u64;
+                    assert_eq!(sum, n * (run * rounds + round) + n * (n - 1) / 2);
+                    worker.barrier();
+                }
+                total.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(
+                total.load(Ordering::Relaxed),
+                (run + 1) * team.count() as u64
+            );
+        }
+    }
+
+    #[test]
+    fn every_thread_meets_at_every_barrier() {
+        check(1, 10, 100);
+        check(2, 50, 1000);
+        check(3, 20, 200);
+    }
+
+    #[test]
+    fn more_threads_than_cores_still_progress() {
+        check(
+            4 * thread::available_parallelism().map_or(4, |n| n.get()),
+            5,
+            50,
+        );
+    }
+
+    #[test]
+    fn sleeping_threads_wake() {
+        let team = Team::new(3);
+        for _ in 0..20 {
+            thread::sleep(5 * IDLE_SPIN);
+            let seen = AtomicU64::new(0);
+            team.run(&|worker| {
+                seen.fetch_or(1 << worker.index, Ordering::Relaxed);
+            });
+            assert_eq!(seen.load(Ordering::Relaxed), 0b111);
+        }
+    }
+
+    #[test]
+    fn a_team_never_run_ends() {
+        drop(Team::new(4));
+    }
+
+    #[test]
+    fn shares_cover_every_unit_once() {
+        for units in [0, 1, 7, 48] {
+            for parts in [1, 2, 5, 64] {
+                let all: Vec<usize> = (0..parts)
+                    .flat_map(|part| share(units, part, parts))
+                    .collect();
+                assert_eq!(all, (0..units).collect::<Vec<_>>());
+            }
+        }
+    }
+}
