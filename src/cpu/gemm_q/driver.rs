@@ -1,0 +1,245 @@
+//! The two loops: one row against a panel, read once from memory; and many rows against a panel unpacked once.
+//!
+//! Both run the same [`accumulate`], chunk by chunk in column order with one f32 accumulator a row and lane, so that a row
+//! gets the same bits alone and in company, and however panels are shared among threads.
+
+use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
+use super::simd::Simd;
+use crate::cpu::activation::{BLOCK_BYTES, BLOCK_LEN, Block};
+use crate::cpu::panel::LANES;
+
+const _: () = assert!(BLOCK_LEN == CHUNK);
+
+/// The arguments of a [`crate::cpu::panel::PanelFn`].
+pub(crate) struct Panel {
+    pub w: *const u8,
+    pub k: usize,
+    pub x: *const u8,
+    pub x_stride: usize,
+    pub rows: usize,
+    pub tile: *mut f32,
+    pub scratch: *mut u8,
+}
+
+/// Some rows against part `part` of an unpacked panel.
+pub(crate) struct Tile {
+    /// The unpacked panel.
+    pub w: *const u8,
+    pub chunks: usize,
+    pub part: usize,
+    /// Subtracted from every code.
+    pub offset: i32,
+    pub x: *const u8,
+    pub x_stride: usize,
+    pub rows: usize,
+    pub out: *mut f32,
+}
+
+/// Bytes of scratch for `k` columns.
+pub(crate) const fn scratch_bytes<H: Shape>(k: usize) -> usize {
+    k / CHUNK * H::UNPACKED_BYTES
+}
+
+const fn offset<S: Simd, F: Format>() -> i32 {
+    if F::Shape::MAX == 255 {
+        S::BYTE_OFFSET
+    } else {
+        F::OFFSET
+    }
+}
+
+/// Adds one chunk's products to the accumulators of `R` rows: the whole arithmetic of a quantised product.
+///
+/// # Safety
+/// `x[r]` must point to the rows' activation blocks of this chunk; otherwise as [`Simd`] says.
+#[inline(always)]
+unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
+    mut acc: [S::F; R],
+    q: impl Fn(usize) -> S::I,
+    scale: impl Fn(usize) -> S::F,
+    min: impl Fn(usize) -> S::F,
+    offset: i32,
+    x: [*const Block; R],
+) -> [S::F; R] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for s in 0..H::SCALES {
+            let minus = -offset as i16;
+            let weights = match (H::SCALES, s) {
+                (1, _) => [minus, minus],
+                (_, 0) => [minus, 0],
+                _ => [0, minus],
+            };
+            let mut sums = [S::zero(); R];
+            let mut at = [core::ptr::null(); R];
+            for r in 0..R {
+                at[r] = x[r].cast::<u8>().add(H::SCALED * s);
+                let offsets = H::MAX != 255 || S::BYTE_OFFSET != 0;
+                if !H::MIN && offsets {
+                    sums[r] = S::offset(&raw const (*x[r]).sums, weights);
+                }
+            }
+            let groups = GROUPS / H::SCALES;
+            let sums = S::dots::<H, R>(sums, groups, |i| q(s * groups + i), at);
+            let scale = scale(s);
+            for r in 0..R {
+                let sum = S::mul(S::to_f(sums[r]), S::splat((*x[r]).scale));
+                acc[r] = S::fma(scale, sum, acc[r]);
+            }
+            if H::MIN {
+                let min = min(s);
+                for r in 0..R {
+                    let sum = if H::SCALES == 1 {
+                        (*x[r]).scaled_sum
+                    } else {
+                        (*x[r]).scale * f32::from((*x[r]).sums[s])
+                    };
+                    acc[r] = S::fma(min, S::splat(sum), acc[r]);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// A whole panel: every row of `panel.x` against it.
+///
+/// # Safety
+/// What [`crate::cpu::panel::PanelFn`] demands; otherwise as [`Simd`] says.
+#[inline(always)]
+pub(crate) unsafe fn panel<S: Simd, F: Format>(panel: &Panel) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for part in 0..LANES / S::LANES {
+            if panel.rows == 1 {
+                one_row::<S, F>(panel, part);
+            } else {
+                unpack::<S, F>(panel, part);
+            }
+        }
+        if panel.rows == 1 {
+            return;
+        }
+        // As even tiles as possible: 13 rows are 7 and 6, not 12 and a lonely 1.
+        let tiles = panel.rows.div_ceil(S::ROWS);
+        let mut row = 0;
+        for t in 0..tiles {
+            let rows = (panel.rows - row) / (tiles - t);
+            for part in 0..LANES / S::LANES {
+                S::tiles::<F::Shape>(&Tile {
+                    w: panel.scratch,
+                    chunks: panel.k / CHUNK,
+                    part,
+                    offset: offset::<S, F>(),
+                    x: panel.x.add(row * panel.x_stride),
+                    x_stride: panel.x_stride,
+                    rows,
+                    out: panel.tile.add(row * LANES),
+                });
+            }
+            row += rows;
+        }
+    }
+}
+
+/// One activation row, straight from the packed panel.
+///
+/// # Safety
+/// As [`panel`].
+#[inline(always)]
+unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
+    // SAFETY: the blocks of `k` columns lie one after another in the panel, as do those of the activation row.
+    unsafe {
+        let mut acc = [S::splat(0.0)];
+        let mut x = panel.x;
+        for b in 0..panel.k / F::COLS {
+            let block = panel.w.add(b * F::PANEL_BYTES);
+            for c in 0..F::COLS / CHUNK {
+                let Chunk { q, scale, min } = F::unpack::<S>(block, c, part);
+                acc = accumulate::<S, F::Shape, 1>(
+                    acc,
+                    |i| q[i],
+                    |s| scale[s],
+                    |s| min[s],
+                    offset::<S, F>(),
+                    [x.cast()],
+                );
+                x = x.add(BLOCK_BYTES);
+            }
+        }
+        S::store_f(panel.tile.add(S::LANES * part), acc[0]);
+    }
+}
+
+/// Writes the panel to scratch in the form [`tile`] reads: per chunk the codes as bytes, the scales, the minima.
+///
+/// # Safety
+/// As [`panel`].
+#[inline(always)]
+unsafe fn unpack<S: Simd, F: Format>(panel: &Panel, part: usize) {
+    // SAFETY: as `one_row`; scratch holds `UNPACKED_BYTES` for every chunk.
+    unsafe {
+        let mut out = panel.scratch.add(4 * S::LANES * part);
+        for b in 0..panel.k / F::COLS {
+            let block = panel.w.add(b * F::PANEL_BYTES);
+            for c in 0..F::COLS / CHUNK {
+                let chunk = F::unpack::<S>(block, c, part);
+                for i in 0..GROUPS {
+                    S::store(out.add(64 * i), chunk.q[i]);
+                }
+                for s in 0..F::Shape::SCALES {
+                    S::store_f(out.add(64 * (GROUPS + s)).cast(), chunk.scale[s]);
+                    if F::Shape::MIN {
+                        let at = out.add(64 * (GROUPS + F::Shape::SCALES + s));
+                        S::store_f(at.cast(), chunk.min[s]);
+                    }
+                }
+                out = out.add(F::Shape::UNPACKED_BYTES);
+            }
+        }
+    }
+}
+
+/// `R` rows against part of an unpacked panel, sums in registers.
+///
+/// # Safety
+/// What [`Tile`] points to must be as long as it says; otherwise as [`Simd`] says.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut acc = [S::splat(0.0); R];
+        let mut w = tile.w.add(4 * S::LANES * tile.part);
+        let mut x = tile.x;
+        for _ in 0..tile.chunks {
+            let mut rows = [core::ptr::null(); R];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = x.add(r * tile.x_stride).cast::<Block>();
+            }
+            acc = accumulate::<S, H, R>(
+                acc,
+                |i| S::load(w.add(64 * i)),
+                |s| S::load_f(w.add(64 * (GROUPS + s)).cast()),
+                |s| S::load_f(w.add(64 * (GROUPS + H::SCALES + s)).cast()),
+                tile.offset,
+                rows,
+            );
+            w = w.add(H::UNPACKED_BYTES);
+            x = x.add(BLOCK_BYTES);
+        }
+        for (r, acc) in acc.into_iter().enumerate() {
+            S::store_f(tile.out.add(r * LANES + S::LANES * tile.part), acc);
+        }
+    }
+}
+
+/// `match`es `tile.rows` to the constant of [`tile`].
+macro_rules! tile_by_rows {
+    ($of:ident, $shape:ty, $tile:expr, $($rows:literal)*) => {
+        match $tile.rows {
+            $($rows => $of::<$shape, $rows>($tile),)*
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+pub(crate) use tile_by_rows;

@@ -1,0 +1,146 @@
+//! Matrix products with quantised weights and 8-bit activations: `y [R, N] = x [R, K] · Wᵀ, W [N, K]`.
+//!
+//! # The arithmetic
+//!
+//! A weight is `scale · (code − offset) + min` with small unsigned codes, an activation `x_scale · q`. Over 32 columns
+//!
+//! ```text
+//! Σ w·x = scale · x_scale · (Σ code·q − offset · Σq) + min · (x_scale · Σq)
+//! ```
+//!
+//! where both sums are integers and exact, and `Σq` comes with the activations. So the weights are exactly the file's, the
+//! only approximation is the activations' rounding, and the float work is a conversion, a product and one or two
+//! multiply-adds for 32 columns.
+//!
+//! # The layout
+//!
+//! Sixteen weight rows make a panel, and each row a *lane*. In a panel ([`crate::cpu::pack`]) four consecutive columns of
+//! all lanes are 64 neighbouring bytes, which is one operand of `vpdpbusd`; the other is four activations broadcast from
+//! memory. Each lane's sum stays in its lane: nothing is ever added across a register.
+//!
+//! # The files
+//!
+//! [`format`](mod@format) says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
+//! a dozen operations with an implementation per instruction set; `driver` has the loops, written once.
+
+mod driver;
+pub(crate) mod format;
+mod simd;
+pub(crate) mod simple;
+pub(crate) mod super_blocks;
+
+#[cfg(test)]
+mod tests;
+
+use super::isa::Isa;
+use super::panel::{PanelFn, PanelKernel};
+use crate::dtype::DType;
+use format::Format;
+use simd::Simd;
+
+/// Calls `$body` with `$f` standing for the [`Format`] of a type; `None` for types this module does not know.
+macro_rules! with_format {
+    ($dtype:expr, $f:ident => $body:expr) => {{
+        use $crate::cpu::gemm_q::{simple, super_blocks};
+        with_format!(@ $dtype, $f, $body,
+            Q4_0 simple::Q4_0, Q4_1 simple::Q4_1, Q5_0 simple::Q5_0, Q5_1 simple::Q5_1, Q8_0 simple::Q8_0,
+            Q2_K super_blocks::Q2K, Q3_K super_blocks::Q3K, Q4_K super_blocks::Q4K, Q5_K super_blocks::Q5K,
+            Q6_K super_blocks::Q6K)
+    }};
+    (@ $dtype:expr, $f:ident, $body:expr, $($name:ident $format:ty),*) => {
+        match $dtype {
+            $($crate::dtype::DType::$name => {
+                type $f = $format;
+                Some($body)
+            })*
+            _ => None,
+        }
+    };
+}
+pub(crate) use with_format;
+
+/// The kernel for panels of `dtype` with `k` columns, packed by [`crate::cpu::pack::pack_panel`], on up to `rows_max`
+/// activation rows quantised by [`crate::cpu::activation::quantise_row`].
+///
+/// `None` if `dtype` is not a quantised type, or `k` no multiple of its block. A row's result does not depend on how many
+/// rows it is computed with. `isa` must be one this machine runs.
+pub fn quantised_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option<PanelKernel> {
+    with_format!(dtype, F => kernel_of::<F>(Path::of(isa), k, rows_max)).flatten()
+}
+
+/// A way to compute on some machine: an [`Isa`], or a better relative of it that the machine turns out to have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Path {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Path {
+    fn of(isa: Isa) -> Path {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Path::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if is_x86_feature_detected!("avxvnni") => Path::AvxVnni,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Path::Avx2,
+            _ => Path::Portable,
+        }
+    }
+}
+
+fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKernel> {
+    let (func, name): (PanelFn, _) = match path {
+        Path::Portable => (run::<simd::Portable, F>, "portable"),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => (run::<simd::Ymm<simd::Maddubs>, F>, "avx2"),
+        #[cfg(target_arch = "x86_64")]
+        Path::AvxVnni => (run::<simd::Ymm<simd::Vnni>, F>, "avx-vnni"),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => (run::<simd::Zmm, F>, "avx512"),
+    };
+    let scratch_bytes = if rows_max > 1 {
+        driver::scratch_bytes::<F::Shape>(k)
+    } else {
+        0
+    };
+    k.is_multiple_of(F::COLS).then_some(PanelKernel {
+        func,
+        scratch_bytes,
+        name,
+    })
+}
+
+/// The [`PanelFn`] of a type on an instruction set.
+///
+/// # Safety
+/// As [`PanelFn`] says.
+#[allow(clippy::too_many_arguments)]
+unsafe fn run<S: Simd, F: Format>(
+    w: *const u8,
+    _lanes: usize,
+    k: usize,
+    x: *const u8,
+    x_stride: usize,
+    rows: usize,
+    tile: *mut f32,
+    scratch: *mut u8,
+) {
+    // SAFETY: the caller's promise. Lanes past the real ones are packed as zeros and cost nothing extra.
+    unsafe {
+        S::panel::<F>(&driver::Panel {
+            w,
+            k,
+            x,
+            x_stride,
+            rows,
+            tile,
+            scratch,
+        })
+    }
+}

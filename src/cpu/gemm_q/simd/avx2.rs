@@ -1,0 +1,291 @@
+//! Eight lanes a register, with two ways to multiply bytes: AVX2's `maddubs`, and AVX-VNNI where the machine has it.
+
+use super::Simd;
+use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
+use crate::cpu::gemm_q::format::{Format, Shape};
+use core::arch::x86_64::*;
+use core::marker::PhantomData;
+
+/// How this machine multiplies bytes.
+///
+/// # Safety
+/// The functions' contracts are those of the [`Simd`] functions of the same names.
+pub(crate) trait Multiply {
+    const ROWS: usize;
+    const BYTE_OFFSET: i32;
+    unsafe fn bytes(v: __m256i) -> __m256i;
+    unsafe fn dots<H: Shape, const R: usize>(
+        sums: [__m256i; R],
+        groups: usize,
+        w: impl Fn(usize) -> __m256i,
+        x: [*const u8; R],
+    ) -> [__m256i; R];
+    unsafe fn panel<F: Format>(panel: &Panel);
+    unsafe fn tiles<H: Shape>(tile: &Tile);
+}
+
+/// AVX2 and F16C and FMA.
+pub(crate) struct Maddubs;
+
+/// The same and AVX-VNNI.
+pub(crate) struct Vnni;
+
+/// AVX2 with a way to multiply.
+///
+/// The safety arguments below are one: the trait's contract says that each function is inlined into one compiled with
+/// these features and that its pointers are valid for one vector.
+pub(crate) struct Ymm<M>(PhantomData<M>);
+
+/// Four activations in every lane.
+///
+/// # Safety
+/// `x` must be valid for reads of four bytes; otherwise as [`Simd`] says.
+#[inline(always)]
+unsafe fn broadcast(x: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
+}
+
+impl Multiply for Maddubs {
+    /// Three accumulators a row, and weights, activations and ones fill 16 registers.
+    const ROWS: usize = 4;
+    const BYTE_OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn bytes(v: __m256i) -> __m256i {
+        v
+    }
+
+    /// `maddubs` saturates at 16 bits. Whole bytes would overflow it, so there the weight's sign moves to the activation
+    /// (128 · 127 · 2 fits). Narrower codes leave room to add several results before widening.
+    #[inline(always)]
+    unsafe fn dots<H: Shape, const R: usize>(
+        mut sums: [__m256i; R],
+        groups: usize,
+        w: impl Fn(usize) -> __m256i,
+        x: [*const u8; R],
+    ) -> [__m256i; R] {
+        let whole = H::MAX == 255;
+        let together = if whole {
+            1
+        } else {
+            i16::MAX as usize / (2 * 127 * H::MAX as usize)
+        };
+        // SAFETY: the trait's contract.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut narrow = [_mm256_setzero_si256(); R];
+            for i in 0..groups {
+                let w = w(i);
+                let magnitude = if whole { _mm256_abs_epi8(w) } else { w };
+                for r in 0..R {
+                    let x = broadcast(x[r].add(4 * i));
+                    let x = if whole { _mm256_sign_epi8(x, w) } else { x };
+                    let products = _mm256_maddubs_epi16(magnitude, x);
+                    narrow[r] = if i % together == 0 {
+                        products
+                    } else {
+                        _mm256_add_epi16(narrow[r], products)
+                    };
+                    if (i + 1) % together == 0 || i + 1 == groups {
+                        sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn panel<F: Format>(panel: &Panel) {
+        // SAFETY: the caller's promise.
+        unsafe { driver::panel::<Ymm<Self>, F>(panel) }
+    }
+    unsafe fn tiles<H: Shape>(tile: &Tile) {
+        /// # Safety
+        /// As [`driver::tile`], on a machine with the features.
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
+            // SAFETY: the caller's promise.
+            unsafe { driver::tile::<Ymm<Maddubs>, H, R>(tile) }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4) }
+    }
+}
+
+impl Multiply for Vnni {
+    /// Two accumulators a row leave four of 16 registers for weights and scales.
+    const ROWS: usize = 6;
+    const BYTE_OFFSET: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn bytes(v: __m256i) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_xor_si256(v, _mm256_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<H: Shape, const R: usize>(
+        mut sums: [__m256i; R],
+        groups: usize,
+        w: impl Fn(usize) -> __m256i,
+        x: [*const u8; R],
+    ) -> [__m256i; R] {
+        for i in 0..groups {
+            let w = w(i);
+            for r in 0..R {
+                // SAFETY: the trait's contract.
+                sums[r] =
+                    unsafe { _mm256_dpbusd_avx_epi32(sums[r], w, broadcast(x[r].add(4 * i))) };
+            }
+        }
+        sums
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    unsafe fn panel<F: Format>(panel: &Panel) {
+        // SAFETY: the caller's promise.
+        unsafe { driver::panel::<Ymm<Self>, F>(panel) }
+    }
+    unsafe fn tiles<H: Shape>(tile: &Tile) {
+        /// # Safety
+        /// As [`driver::tile`], on a machine with the features.
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
+            // SAFETY: the caller's promise.
+            unsafe { driver::tile::<Ymm<Vnni>, H, R>(tile) }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4 5 6) }
+    }
+}
+
+impl<M: Multiply> Simd for Ymm<M> {
+    type I = __m256i;
+    type F = __m256;
+    type A = __m256i;
+    const LANES: usize = 8;
+    const ROWS: usize = M::ROWS;
+    const BYTE_OFFSET: i32 = M::BYTE_OFFSET;
+
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_loadu_si256(at.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(at: *mut u8, v: __m256i) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_storeu_si256(at.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn bytes(v: __m256i) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { M::bytes(v) }
+    }
+    #[inline(always)]
+    unsafe fn and(v: __m256i, mask: u8) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_and_si256(v, _mm256_set1_epi8(mask as i8)) }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left(v: __m256i, by: u32, mask: u8) -> __m256i {
+        // SAFETY: the trait's contract. Bits that cross into the next byte are masked away.
+        unsafe { Self::and(_mm256_sll_epi16(v, _mm_cvtsi32_si128(by as i32)), mask) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right(v: __m256i, by: u32, mask: u8) -> __m256i {
+        // SAFETY: the trait's contract. Bits that cross into the next byte are masked away.
+        unsafe { Self::and(_mm256_srl_epi16(v, _mm_cvtsi32_si128(by as i32)), mask) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f(at: *const f32) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_loadu_ps(at) }
+    }
+    #[inline(always)]
+    unsafe fn store_f(at: *mut f32, v: __m256) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_storeu_ps(at, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_set1_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn halves(at: *const u8) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn unsigned(at: *const u8, shift: u32, mask: u8) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let v = _mm_srl_epi16(_mm_loadl_epi64(at.cast()), _mm_cvtsi32_si128(shift as i32));
+            let v = _mm_and_si128(v, _mm_set1_epi8(mask as i8));
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v))
+        }
+    }
+    #[inline(always)]
+    unsafe fn signed(at: *const u8) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> __m256i {
+        // SAFETY: the trait's contract; two shorts are one i32.
+        unsafe {
+            let sums = _mm256_set1_epi32(sums.cast::<i32>().read());
+            let weights = _mm256_set1_epi32(core::mem::transmute::<[i16; 2], i32>(weights));
+            _mm256_madd_epi16(sums, weights)
+        }
+    }
+    #[inline(always)]
+    unsafe fn dots<H: Shape, const R: usize>(
+        sums: [__m256i; R],
+        groups: usize,
+        w: impl Fn(usize) -> __m256i,
+        x: [*const u8; R],
+    ) -> [__m256i; R] {
+        // SAFETY: the trait's contract.
+        unsafe { M::dots::<H, R>(sums, groups, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn to_f(v: __m256i) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_cvtepi32_ps(v) }
+    }
+
+    unsafe fn panel<F: Format>(panel: &Panel) {
+        // SAFETY: the caller's promise.
+        unsafe { M::panel::<F>(panel) }
+    }
+    unsafe fn tiles<H: Shape>(tile: &Tile) {
+        // SAFETY: the caller's promise.
+        unsafe { M::tiles::<H>(tile) }
+    }
+}

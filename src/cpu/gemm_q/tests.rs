@@ -1,0 +1,323 @@
+//! Every type on every path at ragged sizes, against f64 sums over weights decoded by [`DType::decode`].
+
+use super::*;
+use crate::cpu::activation::{self, BLOCK_LEN, Block};
+use crate::cpu::pack::{pack_panel, packed_panel_bytes};
+use crate::cpu::panel::LANES;
+use half::f16;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const TYPES: [DType; 10] = [
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q8_0,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+];
+
+fn paths() -> Vec<Path> {
+    let mut paths = vec![Path::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let available = Isa::available();
+        if available.contains(&Isa::Avx2) {
+            paths.push(Path::Avx2);
+            if is_x86_feature_detected!("avxvnni") {
+                paths.push(Path::AvxVnni);
+            }
+        }
+        if available.contains(&Isa::Avx512) {
+            paths.push(Path::Avx512);
+        }
+    }
+    paths
+}
+
+/// Where a block's half-precision fields are; every other bit pattern is a valid weight.
+fn halves_at(dtype: DType) -> &'static [usize] {
+    match dtype {
+        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+        DType::Q2_K => &[80, 82],
+        DType::Q3_K => &[108],
+        DType::Q6_K => &[208],
+        _ => unreachable!("{dtype}"),
+    }
+}
+
+/// Zeroed memory with the alignment kernels ask for.
+fn aligned(bytes: usize) -> Vec<[u8; 64]> {
+    // A cache line more, so that nothing asked for is ever at a dangling address.
+    vec![[0; 64]; bytes.div_ceil(64) + 1]
+}
+
+/// A panel and some activations, with the exact answer to each.
+struct Case {
+    dtype: DType,
+    lanes: usize,
+    k: usize,
+    rows: usize,
+    weights: Vec<f32>,
+    x: Vec<f32>,
+    packed: Vec<[u8; 64]>,
+}
+
+impl Case {
+    /// `file` holds `lanes` rows; halves in it are overwritten with sane random values.
+    fn new(
+        dtype: DType,
+        mut file: Vec<u8>,
+        lanes: usize,
+        k: usize,
+        x: Vec<f32>,
+        rng: &mut ChaCha8Rng,
+    ) -> Case {
+        for block in file.chunks_exact_mut(dtype.block_bytes()) {
+            for at in halves_at(dtype) {
+                let half = f16::from_f32(rng.random_range(-0.02..0.02f32));
+                block[*at..][..2].copy_from_slice(&half.to_le_bytes());
+            }
+        }
+        let mut weights = vec![0.0; lanes * k];
+        dtype.decode(&file, &mut weights);
+        let bytes = packed_panel_bytes(dtype, k);
+        let mut packed = aligned(bytes);
+        // Dirt that packing must not leave behind.
+        packed.as_flattened_mut().fill(0xa5);
+        pack_panel(
+            dtype,
+            &file,
+            lanes,
+            k,
+            &mut packed.as_flattened_mut()[..bytes],
+        );
+        let rows = x.len() / k;
+        Case {
+            dtype,
+            lanes,
+            k,
+            rows,
+            weights,
+            x,
+            packed,
+        }
+    }
+
+    /// The tile `[rows][16]` that `path` computes for rows `from..`.
+    fn run(&self, path: Path, from: usize, rows: usize) -> (Vec<f32>, Vec<u8>) {
+        let stride = activation::row_bytes(self.k);
+        let mut x = aligned(stride * rows);
+        for r in 0..rows {
+            let row = &self.x[(from + r) * self.k..][..self.k];
+            // SAFETY: `x` has room for the row, and portable code runs anywhere.
+            unsafe {
+                activation::quantise_row(
+                    Isa::Portable,
+                    row,
+                    x.as_mut_ptr().cast::<u8>().add(r * stride),
+                )
+            };
+        }
+        let kernel = with_format!(self.dtype, F => kernel_of::<F>(path, self.k, rows))
+            .flatten()
+            .expect("a kernel");
+        let mut tile = aligned(rows * LANES * 4);
+        let mut scratch = aligned(kernel.scratch_bytes);
+        // SAFETY: `path` is one this machine runs; the buffers are as long and aligned as the kernel says.
+        unsafe {
+            (kernel.func)(
+                self.packed.as_ptr().cast(),
+                self.lanes,
+                self.k,
+                x.as_ptr().cast(),
+                stride,
+                rows,
+                tile.as_mut_ptr().cast(),
+                scratch.as_mut_ptr().cast(),
+            );
+        }
+        let bytes = &tile.as_flattened()[..rows * LANES * 4];
+        assert!(
+            tile.as_flattened()[rows * LANES * 4..]
+                .iter()
+                .all(|b| *b == 0),
+            "past the tile"
+        );
+        let floats = bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
+        (floats, x.as_flattened().to_vec())
+    }
+
+    fn check(&self, path: Path) {
+        let Case {
+            dtype,
+            lanes,
+            k,
+            rows,
+            ..
+        } = *self;
+        let what = format!("{dtype} {path:?} lanes {lanes} k {k} rows {rows}");
+        let (tile, x) = self.run(path, 0, rows);
+        for r in 0..rows {
+            let row = &x[r * activation::row_bytes(k)..];
+            for j in 0..LANES {
+                let got = f64::from(tile[r * LANES + j]);
+                assert!(got.is_finite(), "{what}: row {r} lane {j} is {got}");
+                if j >= lanes {
+                    continue;
+                }
+                let (mut quantised, mut exact, mut magnitude, mut slack) = (0.0, 0.0, 0.0, 0.0);
+                for b in 0..k / BLOCK_LEN {
+                    // SAFETY: every bit pattern is a `Block`; the slice holds this one.
+                    let block: Block = unsafe {
+                        row[b * activation::BLOCK_BYTES..]
+                            .as_ptr()
+                            .cast::<Block>()
+                            .read_unaligned()
+                    };
+                    let w = &self.weights[j * k + b * BLOCK_LEN..][..BLOCK_LEN];
+                    let x = &self.x[r * k + b * BLOCK_LEN..][..BLOCK_LEN];
+                    let largest = w.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
+                    for c in 0..BLOCK_LEN {
+                        let w = f64::from(w[c]);
+                        let rounded = f64::from(block.scale) * f64::from(block.qs[c]);
+                        quantised += w * rounded;
+                        exact += w * f64::from(x[c]);
+                        magnitude += largest * rounded.abs();
+                        slack += w.abs() * f64::from(block.scale) * 0.50002;
+                    }
+                }
+                let error = (got - quantised).abs();
+                assert!(
+                    error <= 1e-6 * magnitude,
+                    "{what}: row {r} lane {j}: {got}, exactly {quantised}, error {error:e} of {magnitude}"
+                );
+                let error = (got - exact).abs();
+                assert!(
+                    error <= slack + 1e-6 * magnitude,
+                    "{what}: row {r} lane {j}: {got}, unquantised {exact}, error {error:e}, allowed {slack:e}"
+                );
+            }
+        }
+        // A row alone, and in other company, gives the same bits.
+        for (from, count) in [(rows - 1, 1), (rows / 2, (rows - rows / 2).min(5))] {
+            let (part, _) = self.run(path, from, count);
+            let whole = &tile[from * LANES..][..count * LANES];
+            assert!(
+                part.iter()
+                    .zip(whole)
+                    .all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{what}: rows {from}+{count}"
+            );
+        }
+    }
+}
+
+fn widths(dtype: DType) -> &'static [usize] {
+    if dtype.block_len() == 32 {
+        &[32, 96, 576, 1536]
+    } else {
+        &[256, 768, 1536]
+    }
+}
+
+#[test]
+fn every_type_on_every_path() {
+    let seed = 0x9e3779b97f4a7c15;
+    println!("seed {seed:#x}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for dtype in TYPES {
+        for &k in widths(dtype) {
+            for (lanes, rows) in [(16, 1), (1, 2), (7, 3), (16, 5), (15, 8), (16, 13), (9, 64)] {
+                let bytes = lanes * dtype.row_bytes(k).expect("whole blocks");
+                let file = (0..bytes).map(|_| rng.random()).collect();
+                let scale = 10f32.powi(rng.random_range(-3..4));
+                let x = (0..rows * k)
+                    .map(|_| rng.random_range(-scale..scale))
+                    .collect();
+                let case = Case::new(dtype, file, lanes, k, x, &mut rng);
+                paths().into_iter().for_each(|path| case.check(path));
+            }
+        }
+    }
+}
+
+/// The largest sums: what would saturate 16 bits, or overflow anything, does so here.
+#[test]
+fn extremes_do_not_saturate() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for dtype in TYPES {
+        let k = 256;
+        for byte in [0xffu8, 0x80, 0x7f, 0x00, 0x0f, 0xf0] {
+            let file = vec![byte; LANES * dtype.row_bytes(k).expect("whole blocks")];
+            let x = (0..3 * k).map(|i| {
+                if i < k {
+                    1.0
+                } else if i < 2 * k {
+                    -1.0
+                } else {
+                    [1.0, -1.0][i % 2]
+                }
+            });
+            let case = Case::new(dtype, file, LANES, k, x.collect(), &mut rng);
+            paths().into_iter().for_each(|path| case.check(path));
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_reach_the_sums() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    for dtype in TYPES {
+        let k = 512;
+        for bad in [f32::NAN, f32::INFINITY] {
+            let file = vec![0x35; LANES * dtype.row_bytes(k).expect("whole blocks")];
+            let mut x = vec![0.5; 3 * k];
+            x[k + 300] = bad;
+            let case = Case::new(dtype, file, LANES, k, x, &mut rng);
+            for path in paths() {
+                let (tile, _) = case.run(path, 0, 3);
+                for (r, row) in tile.chunks(LANES).enumerate() {
+                    assert!(
+                        row.iter().all(|y| y.is_nan() == (r == 1)),
+                        "{dtype} {path:?} row {r}: {row:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn panels_of_32_wide_types_keep_the_files_bytes() {
+    for dtype in TYPES {
+        for &k in widths(dtype) {
+            let file = LANES * dtype.row_bytes(k).expect("whole blocks");
+            let packed = packed_panel_bytes(dtype, k);
+            let bound = if dtype.block_len() == 32 {
+                file.next_multiple_of(64)
+            } else {
+                (file * 104 / 100).next_multiple_of(64)
+            };
+            assert!(packed <= bound, "{dtype}: {packed} bytes for {file}");
+        }
+        for isa in Isa::available() {
+            assert!(
+                quantised_kernel(isa, dtype, 33, 1).is_none(),
+                "{dtype}: 33 columns"
+            );
+            assert!(quantised_kernel(isa, dtype, 256, 1).is_some_and(|k| k.scratch_bytes == 0));
+        }
+    }
+    assert!(quantised_kernel(Isa::detect(), DType::F16, 256, 1).is_none());
+}
