@@ -1,0 +1,7 @@
+//! What several test files share: oracles, toy models, randomness. No test uses all of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod compare;
+pub mod oracle;
+pub mod rng;
+pub mod toy;
