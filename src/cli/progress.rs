@@ -54,8 +54,12 @@ impl Progress {
         )
     }
 
-    /// Something that turns while the end is not known.
+    /// Something that turns while the end is not known. It may take long, so without a terminal the message is one
+    /// plain line.
     pub fn spinner(&self, message: &str) -> Bar {
+        if !self.shown {
+            super::output::note(self.quiet, message);
+        }
         let bar = ProgressBar::with_draw_target(None, self.target());
         let bar = self.bar(message, bar, "{spinner} {msg} {bytes} {elapsed}");
         if self.shown {

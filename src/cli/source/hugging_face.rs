@@ -157,7 +157,7 @@ fn download(
         let _nobody_waits = sender.send(Message::Ended(result.map_err(|error| chain(&error))));
     });
     let mut patience = CONNECT;
-    let mut bar = progress.bytes(file, 0);
+    let mut bar = progress.spinner(&format!("downloading {file} from Hugging Face"));
     loop {
         match receiver.recv_timeout(patience) {
             Ok(Message::Begun { bytes }) => {
