@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod compare;
+pub mod gguf_writer;
 pub mod oracle;
 pub mod rng;
 pub mod toy;
