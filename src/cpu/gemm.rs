@@ -38,7 +38,10 @@ impl Segment {
 pub enum Epilogue {
     Store,
     /// Adds the same elements of `[R, N]` f32 rows.
-    Residual { x: *const u8, stride: usize },
+    Residual {
+        x: *const u8,
+        stride: usize,
+    },
 }
 
 /// The activations.
@@ -92,7 +95,13 @@ unsafe fn unit(
     tile: *mut f32,
     scratch: *mut u8,
 ) -> usize {
-    let Matrix { base, panel_bytes, rows: n, cols: k, .. } = segment.matrix;
+    let Matrix {
+        base,
+        panel_bytes,
+        rows: n,
+        cols: k,
+        ..
+    } = segment.matrix;
     let first = unit * GEMM_UNIT_COLS;
     let cols = GEMM_UNIT_COLS.min(n - first);
     for panel in 0..cols.div_ceil(LANES) {
@@ -140,7 +149,14 @@ impl Gemm {
     /// # Safety
     /// As [`Gemm::run`].
     #[inline]
-    unsafe fn finish(&self, segment: &Segment, at: usize, cols: usize, rows: usize, tile: *const f32) {
+    unsafe fn finish(
+        &self,
+        segment: &Segment,
+        at: usize,
+        cols: usize,
+        rows: usize,
+        tile: *const f32,
+    ) {
         for panel in 0..cols.div_ceil(LANES) {
             let lanes = LANES.min(cols - panel * LANES);
             let col = at * GEMM_UNIT_COLS + panel * LANES;
@@ -182,7 +198,14 @@ impl Gated {
                 unit(&self.up, self.input, at, rows, up_tile, scratch.kernel);
                 let panels = cols.div_ceil(LANES);
                 let sums = panels * rows * LANES;
-                silu::gated_mul(self.isa, self.activation, gate_tile, up_tile, gate_tile, sums);
+                silu::gated_mul(
+                    self.isa,
+                    self.activation,
+                    gate_tile,
+                    up_tile,
+                    gate_tile,
+                    sums,
+                );
                 self.finish(at, cols, rows, gate_tile);
             }
         }
@@ -197,7 +220,9 @@ impl Gated {
             for panel in 0..cols.div_ceil(LANES) {
                 let lanes = LANES.min(cols - panel * LANES);
                 // SAFETY: the tile holds `rows` rows a panel.
-                let sums = unsafe { std::slice::from_raw_parts(tile.add((panel * rows + r) * LANES), lanes) };
+                let sums = unsafe {
+                    std::slice::from_raw_parts(tile.add((panel * rows + r) * LANES), lanes)
+                };
                 block[panel * LANES..][..lanes].copy_from_slice(sums);
             }
             // SAFETY: row `r` is live; the unit's 32 columns are block `at` of a quantised row, or

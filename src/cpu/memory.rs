@@ -25,7 +25,11 @@ impl Pages {
     pub fn zeroed(len: usize) -> io::Result<Self> {
         if len == 0 {
             let base = std::ptr::without_provenance_mut(64);
-            return Ok(Pages { map: None, base, len });
+            return Ok(Pages {
+                map: None,
+                base,
+                len,
+            });
         }
         let mut map = MmapOptions::new().len(len).map_anon()?;
         if len >= HUGE_PAGES_FROM {
@@ -33,7 +37,11 @@ impl Pages {
             map.advise(Advice::HugePage).ok();
         }
         let base = map.as_mut_ptr();
-        Ok(Pages { map: Some(map), base, len })
+        Ok(Pages {
+            map: Some(map),
+            base,
+            len,
+        })
     }
 
     /// The first byte. It stays where it is for the life of this value.

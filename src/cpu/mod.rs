@@ -4,20 +4,37 @@
 //! pays), one arena for all programs, the caches. [`Cpu::record`] resolves a program against them.
 //! Kernels are chosen once, by the instruction sets of the machine ([`isa::Isa`]); each has a
 //! portable twin. File names match the kernels' of the GPU backends.
+//!
+//! Kernels are functions of raw pointers and dimensions, because a recorded program resolves every
+//! argument once and replays the calls; each states the memory it touches. None looks at the
+//! machine: the `Isa` they receive is the promise. None knows of threads: those worth sharing take
+//! `(part, parts)` or a unit's number, and their results do not depend on how units were shared.
 
 pub mod activation;
+pub mod attention;
+pub mod elementwise;
+pub mod embed;
 pub mod gemm;
 pub mod gemm_f;
 pub mod gemm_q;
 pub mod isa;
+pub mod kv;
 pub mod memory;
+pub mod norm;
 pub mod pack;
 pub mod panel;
 mod recording;
 mod resolve;
+pub mod rope;
+pub mod silu;
+pub(crate) mod simd;
+pub mod softmax;
 pub mod stream;
 mod task;
 pub mod team;
+#[cfg(test)]
+mod test_data;
+pub(crate) mod tile;
 mod weights;
 
 pub use recording::Recording;
@@ -35,11 +52,19 @@ use weights::Weights;
 #[derive(Debug, Error)]
 pub enum CpuError {
     #[error("{what}: the system has no room for {bytes} bytes: {source}")]
-    Memory { what: &'static str, bytes: u64, source: std::io::Error },
+    Memory {
+        what: &'static str,
+        bytes: u64,
+        source: std::io::Error,
+    },
     #[error("weight {name} is in the program but not in the model")]
     MissingWeight { name: String },
     #[error("{kernel}: no CPU kernel for {what} with instruction set {isa}")]
-    NoKernel { kernel: String, what: String, isa: &'static str },
+    NoKernel {
+        kernel: String,
+        what: String,
+        isa: &'static str,
+    },
 }
 
 /// What the recordings of one model share.
@@ -80,11 +105,21 @@ impl Cpu {
     ) -> Result<Self, CpuError> {
         let pages = |what, len: usize| {
             let bytes = len as u64;
-            Pages::zeroed(len).map_err(|source| CpuError::Memory { what, bytes, source })
+            Pages::zeroed(len).map_err(|source| CpuError::Memory {
+                what,
+                bytes,
+                source,
+            })
         };
-        let arena = pages("arena", programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0))?;
+        let arena = pages(
+            "arena",
+            programs.iter().map(|p| p.arena_bytes).max().unwrap_or(0),
+        )?;
         let states = programs.first().map_or(&[][..], |p| &p.states);
-        assert!(programs.iter().all(|p| p.states == states), "programs of different caches");
+        assert!(
+            programs.iter().all(|p| p.states == states),
+            "programs of different caches"
+        );
         let mut state_offsets = Vec::new();
         let mut state_bytes = 0;
         for state in states {
@@ -94,8 +129,18 @@ impl Cpu {
         let states = pages("KV cache", state_bytes)?;
         let team = Team::new(setup.threads);
         let weights = Weights::prepare(programs, &team, fetch, progress)?;
-        let shared = Shared { isa: setup.isa, team, weights, arena, states, state_offsets };
-        Ok(Cpu { shared: Arc::new(shared), poison: setup.poison })
+        let shared = Shared {
+            isa: setup.isa,
+            team,
+            weights,
+            arena,
+            states,
+            state_offsets,
+        };
+        Ok(Cpu {
+            shared: Arc::new(shared),
+            poison: setup.poison,
+        })
     }
 
     /// Resolves one of the programs that [`Cpu::new`] prepared for.

@@ -11,8 +11,11 @@ const ROUNDS: usize = 12;
 /// The best of a few rounds in which the team reads `bytes` of memory once, in bytes a second.
 /// The sum of what was read is kept alive, so that the reads happen.
 pub fn read_bytes_per_second(team: &Team, bytes: usize) -> Result<f64, CpuError> {
-    let mut pages = Pages::zeroed(bytes)
-        .map_err(|source| CpuError::Memory { what: "streaming test", bytes: bytes as u64, source })?;
+    let mut pages = Pages::zeroed(bytes).map_err(|source| CpuError::Memory {
+        what: "streaming test",
+        bytes: bytes as u64,
+        source,
+    })?;
     pages.fill(1);
     let words = bytes / 8;
     // SAFETY: the pages are aligned, `words` 64-bit words long, and nobody writes them any more.

@@ -31,8 +31,6 @@ pub struct Matrix {
 pub struct Table {
     pub bytes: Blob,
     pub dtype: DType,
-    pub cols: usize,
-    pub row_bytes: usize,
 }
 
 /// How programs use one weight; a tied embedding is used in two ways.
@@ -83,13 +81,22 @@ impl Weights {
                 packed_bytes += matrix_bytes(slot);
             }
         }
-        let packed = Pages::zeroed(packed_bytes)
-            .map_err(|source| CpuError::Memory { what: "packed weights", bytes: packed_bytes as u64, source })?;
-        let mut weights = Weights { by_name: HashMap::new(), packed, mapped: Vec::new() };
+        let packed = Pages::zeroed(packed_bytes).map_err(|source| CpuError::Memory {
+            what: "packed weights",
+            bytes: packed_bytes as u64,
+            source,
+        })?;
+        let mut weights = Weights {
+            by_name: HashMap::new(),
+            packed,
+            mapped: Vec::new(),
+        };
         let (mut offset, mut done) = (0, 0);
         progress(0, total);
         for (slot, uses) in wanted {
-            let missing = || CpuError::MissingWeight { name: slot.name.clone() };
+            let missing = || CpuError::MissingWeight {
+                name: slot.name.clone(),
+            };
             let tensor = fetch(&slot.name).ok_or_else(missing)?;
             if uses.matrix && !slot.dtype.is_float() {
                 // SAFETY: `offset` and the bytes after it were counted above with the same sizes.
@@ -111,8 +118,8 @@ impl Weights {
                 prepared.vector = Some(vector.into());
             }
             if uses.table {
-                let (bytes, dtype, cols) = (tensor.data.clone(), slot.dtype, slot.cols);
-                prepared.table = Some(Table { bytes, dtype, cols, row_bytes: row_bytes(slot) });
+                let (bytes, dtype) = (tensor.data.clone(), slot.dtype);
+                prepared.table = Some(Table { bytes, dtype });
             }
             done += tensor_bytes(slot);
             progress(done, total);
@@ -121,8 +128,16 @@ impl Weights {
     }
 
     fn add_matrix(&mut self, slot: &WeightSlot, base: *const u8, panel_bytes: usize) {
-        let WeightSlot { dtype, rows, cols, .. } = *slot;
-        let matrix = Matrix { base, panel_bytes, dtype, rows, cols };
+        let WeightSlot {
+            dtype, rows, cols, ..
+        } = *slot;
+        let matrix = Matrix {
+            base,
+            panel_bytes,
+            dtype,
+            rows,
+            cols,
+        };
         self.by_name.entry(slot.name.clone()).or_default().matrix = Some(matrix);
     }
 
@@ -135,19 +150,27 @@ impl Weights {
     /// The weight as a matrix. Panics if no prepared program multiplies by it.
     pub fn matrix(&self, program: &Program, id: WeightId) -> Matrix {
         let prepared = self.prepared(program, id);
-        prepared.matrix.expect("every GEMM's weight was prepared as a matrix")
+        prepared
+            .matrix
+            .expect("every GEMM's weight was prepared as a matrix")
     }
 
     /// The weight as f32. Panics if no prepared program uses it as a vector.
     pub fn vector(&self, program: &Program, id: WeightId) -> &[f32] {
         let prepared = self.prepared(program, id);
-        prepared.vector.as_deref().expect("every vector was prepared as one")
+        prepared
+            .vector
+            .as_deref()
+            .expect("every vector was prepared as one")
     }
 
     /// The weight as a table of rows. Panics if no prepared program looks rows up in it.
     pub fn table(&self, program: &Program, id: WeightId) -> &Table {
         let prepared = self.prepared(program, id);
-        prepared.table.as_ref().expect("every embedding was prepared as a table")
+        prepared
+            .table
+            .as_ref()
+            .expect("every embedding was prepared as a table")
     }
 
     fn prepared(&self, program: &Program, id: WeightId) -> &Prepared {
@@ -180,7 +203,9 @@ fn wanted<'p>(programs: &[&'p Program]) -> Vec<(&'p WeightSlot, Uses)> {
 }
 
 fn row_bytes(slot: &WeightSlot) -> usize {
-    slot.dtype.row_bytes(slot.cols).expect("the model checked that rows are whole blocks")
+    slot.dtype
+        .row_bytes(slot.cols)
+        .expect("the model checked that rows are whole blocks")
 }
 
 fn tensor_bytes(slot: &WeightSlot) -> u64 {

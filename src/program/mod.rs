@@ -10,7 +10,7 @@ mod cost;
 mod lower;
 
 pub use cost::{Cost, cost};
-pub use lower::{ATTENTION_UNIT_ROWS, GEMM_UNIT_COLS, lower};
+pub use lower::{ATTENTION_UNIT_QUERIES, GEMM_UNIT_COLS, lower};
 
 use crate::dtype::DType;
 use crate::graph::{Element, NodeId, Op, Section, State, StateId, ValueId, WeightId};

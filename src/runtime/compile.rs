@@ -40,16 +40,23 @@ pub fn compile<'a>(
     target: Target,
 ) -> Result<Compiled<'a>, CompileError> {
     let built = model.graph(arena, extent)?;
-    let options = pass::Options { attention_split: attention_split(extent.context) };
+    let options = pass::Options {
+        attention_split: attention_split(extent.context),
+    };
     let (fused, reports) = pass::optimise(built.clone(), options)?;
     let plan = plan(&fused)?;
     let program = lower(&fused, &plan, target, extent.context);
-    Ok(Compiled { built, fused, reports, plan, program })
+    Ok(Compiled {
+        built,
+        fused,
+        reports,
+        plan,
+        program,
+    })
 }
 
-/// Positions a split of single-row attention covers, by the cache's capacity alone: at most about
-/// 64 splits, so that combining them stays cheap, and at least 128 positions, so that a split is
-/// worth its partial sums.
+/// Positions a split of single-row attention covers, by the cache's capacity alone: short enough to
+/// give a few threads units of work at short contexts, long enough that combining stays cheap.
 fn attention_split(context: u32) -> u32 {
-    (context / 64).next_multiple_of(64).max(128)
+    (context / 64).next_power_of_two().clamp(64, 512)
 }

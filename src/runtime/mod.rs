@@ -7,8 +7,10 @@
 
 mod backend;
 mod compile;
+mod dump;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
-pub use compile::{Compiled, CompileError, compile};
+pub use compile::{CompileError, Compiled, compile};
+pub use dump::{Format, Stage, dump};
 pub use session::{Report, Session, SessionError, SessionOptions};

@@ -96,7 +96,11 @@ impl Session {
         let context = options.context;
         let program = |rows: u32, logits: Logits| -> Result<Program, CompileError> {
             let arena = Bump::new();
-            let extent = Extent { rows, context, logits };
+            let extent = Extent {
+                rows,
+                context,
+                logits,
+            };
             Ok(compile(model, &arena, extent, Target::Cpu)?.program)
         };
         let decode = program(1, Logits::Last)?;
@@ -104,9 +108,14 @@ impl Session {
         let prompt = program(chunk_rows, options.logits)?;
 
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        let setup = Setup { threads: options.threads, isa, poison: options.poison };
+        let setup = Setup {
+            threads: options.threads,
+            isa,
+            poison: options.poison,
+        };
         let fetch = |name: &str| model.tensor(name);
-        let cpu = Cpu::new(setup, &[&decode, &prompt], &fetch, progress).map_err(BackendError::from)?;
+        let cpu =
+            Cpu::new(setup, &[&decode, &prompt], &fetch, progress).map_err(BackendError::from)?;
         let backend: Box<dyn Backend> = Box::new(cpu);
         Ok(Session {
             decode: backend.record(decode)?,
@@ -141,7 +150,10 @@ impl Session {
     /// One decode step: appends `token` and returns the logits `[V]` after it.
     pub fn step(&mut self, token: u32) -> Result<&[f32], SessionError> {
         self.check(&[token])?;
-        let step = Step { position: self.position, tokens: &[token] };
+        let step = Step {
+            position: self.position,
+            tokens: &[token],
+        };
         run(&mut *self.decode, step, self.options.eager)?;
         self.position += 1;
         Ok(self.decode.result(0))
@@ -162,8 +174,15 @@ impl Session {
         let mut alone = false;
         for chunk in tokens.chunks(chunk_rows) {
             alone = chunk.len() == 1;
-            let step = Step { position: self.position, tokens: chunk };
-            let recording = if alone { &mut self.decode } else { &mut self.prompt };
+            let step = Step {
+                position: self.position,
+                tokens: chunk,
+            };
+            let recording = if alone {
+                &mut self.decode
+            } else {
+                &mut self.prompt
+            };
             run(&mut **recording, step, self.options.eager)?;
             self.position += chunk.len() as u32;
             done += chunk.len();
@@ -175,7 +194,11 @@ impl Session {
                 break;
             }
         }
-        Ok(if alone { self.decode.result(0) } else { self.prompt.result(row) })
+        Ok(if alone {
+            self.decode.result(0)
+        } else {
+            self.prompt.result(row)
+        })
     }
 
     /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.
@@ -187,11 +210,18 @@ impl Session {
         tokens: &[u32],
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), SessionError> {
-        assert_eq!(self.options.logits, Logits::All, "the session keeps only the last row's logits");
+        assert_eq!(
+            self.options.logits,
+            Logits::All,
+            "the session keeps only the last row's logits"
+        );
         self.check(tokens)?;
         let chunk_rows = self.prompt.program().rows as usize;
         for (index, chunk) in tokens.chunks(chunk_rows).enumerate() {
-            let step = Step { position: self.position, tokens: chunk };
+            let step = Step {
+                position: self.position,
+                tokens: chunk,
+            };
             run(&mut *self.prompt, step, self.options.eager)?;
             self.position += chunk.len() as u32;
             for row in 0..chunk.len() {
@@ -219,7 +249,11 @@ impl Session {
             recordings: programs.len(),
             weight_bytes: self.backend.weight_bytes(),
             kv_bytes: programs[0].state_bytes() as u64,
-            arena_bytes: programs.iter().map(|p| p.arena_bytes as u64).max().unwrap_or(0),
+            arena_bytes: programs
+                .iter()
+                .map(|p| p.arena_bytes as u64)
+                .max()
+                .unwrap_or(0),
         }
     }
 
@@ -232,7 +266,10 @@ impl Session {
         if tokens.is_empty() {
             return Err(SessionError::NoTokens);
         }
-        let (needed, context) = (u64::from(self.position) + tokens.len() as u64, self.context());
+        let (needed, context) = (
+            u64::from(self.position) + tokens.len() as u64,
+            self.context(),
+        );
         if needed > u64::from(context) {
             return Err(SessionError::ContextFull { needed, context });
         }
@@ -245,5 +282,9 @@ impl Session {
 }
 
 fn run(recording: &mut dyn Recording, step: Step<'_>, eager: bool) -> Result<(), BackendError> {
-    if eager { recording.run_eagerly(step) } else { recording.replay(step) }
+    if eager {
+        recording.run_eagerly(step)
+    } else {
+        recording.replay(step)
+    }
 }
