@@ -9,3 +9,5 @@ pub mod pass;
 pub mod plan;
 pub mod program;
 pub mod runtime;
+pub mod sampler;
+pub mod tokenizer;
