@@ -34,8 +34,8 @@ use std::fmt;
 pub enum Element {
     /// 32-bit float.
     F32,
-    /// Activations rounded to 8 bits for integer dot products: per row, `i8` quants, an `f32`
-    /// scale every 32 and an `i32` sum every 16 (which offsets of asymmetric weights multiply).
+    /// Activations rounded to 8 bits for integer dot products, in blocks of 32: the quants, their
+    /// scale, and the sums that the constant terms of asymmetric weights multiply (44 bytes).
     Q8A,
 }
 
@@ -45,10 +45,7 @@ impl Element {
         let cols = cols as usize;
         let bytes = match self {
             Element::F32 => cols * 4,
-            Element::Q8A => {
-                let padded = cols.next_multiple_of(32);
-                padded + padded / 8 + padded / 4
-            }
+            Element::Q8A => cols.div_ceil(32) * 44,
         };
         bytes.next_multiple_of(64)
     }

@@ -37,6 +37,14 @@ pub struct Heads {
     pub size: u32,
 }
 
+impl Heads {
+    /// Elements of one partial result of attention: the weighted values padded to 16, then the
+    /// maximum and the sum of their weights, padded to a cache line.
+    pub fn partial_len(&self) -> u32 {
+        self.size.next_multiple_of(16) + 16
+    }
+}
+
 /// How rotary position embedding turns a head (arXiv:2104.09864).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {

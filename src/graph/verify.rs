@@ -391,7 +391,7 @@ impl<'g, 'a> Check<'g, 'a> {
         self.same("columns of the table", dims, self.input(index).cols)
     }
 
-    /// Partial results: `H` times (maximum, sum, `D` values) for every split of the cache.
+    /// Partial results: one a query head and split of the cache.
     fn partials(
         &self,
         value: &Value<'_>,
@@ -402,7 +402,7 @@ impl<'g, 'a> Check<'g, 'a> {
         let found = value.cols;
         self.float("partials", value)?;
         self.holds("split", "at least 1", split, split > 0)?;
-        let row = heads.query * (heads.size + 2);
+        let row = heads.query * heads.partial_len();
         let whole = found.is_multiple_of(row);
         let span = window.map_or(String::new(), |w| format!(" within a window of {w}"));
         self.holds(

@@ -8,6 +8,8 @@ use std::sync::Arc;
 /// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own.
 ///
 /// Clones and [slices](Blob::slice) share one owner; a mapped file stays mapped until the last of them is dropped.
+/// A mapping begins on a page boundary, so an offset's alignment in a file is its alignment in memory; bytes of our own
+/// are aligned as the allocator aligned the `Vec`, which the type does not promise beyond one byte.
 #[derive(Clone)]
 pub struct Blob {
     owner: Arc<Owner>,

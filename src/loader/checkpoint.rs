@@ -59,12 +59,21 @@ impl Checkpoint {
             return Err(format::not_a_file(path, kind.is_dir()));
         }
         let file = File::open(path).map_err(io("open"))?;
-        if kind.len() == 0 {
-            return Err(format::refused(path, "an empty file".to_owned()));
-        }
         let map = Map::new(&file).map_err(io("map"))?;
-        match format::sniff(&map) {
-            Found::Gguf => gguf::read(path, Blob::from_map(map)),
+        Checkpoint::read(path, Blob::from_map(map))
+    }
+
+    /// Reads a model file that is in memory already; errors call it `name`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Checkpoint, LoadError> {
+        Checkpoint::read(name, Blob::from(bytes))
+    }
+
+    fn read(path: &Path, bytes: Blob) -> Result<Checkpoint, LoadError> {
+        match format::sniff(&bytes) {
+            Found::Gguf => gguf::read(path, bytes),
             Found::Other(found) => Err(format::refused(path, found)),
         }
     }

@@ -67,8 +67,8 @@ pub enum LoadError {
         /// Where the limit comes from.
         reason: &'static str,
     },
-    /// A key or tensor name that is empty or not UTF-8.
-    #[error("{}: {subject} is {problem}; names are non-empty UTF-8 text", file.display())]
+    /// A key or tensor name that is empty, not UTF-8 or not printable.
+    #[error("{}: {subject} is {problem}; names are non-empty, printable UTF-8 text", file.display())]
     Name {
         /// The file.
         file: PathBuf,

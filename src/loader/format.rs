@@ -55,6 +55,9 @@ pub(super) fn sniff(bytes: &[u8]) -> Found {
     if bytes.starts_with(b"GGUF") || (!bytes.is_empty() && b"GGUF".starts_with(bytes)) {
         return Found::Gguf;
     }
+    if bytes.is_empty() {
+        return Found::Other("an empty file".to_owned());
+    }
     if is_safetensors(bytes) {
         return Found::Other("a SafeTensors file".to_owned());
     }

@@ -5,8 +5,9 @@
 //! and read back at will. What no process can rule out is another program changing the file underneath. Two things can
 //! then happen, and both are accepted as the price of not copying gigabytes of weights:
 //!
-//! * *Overwritten in place*: the bytes we see change. All sizes, counts and offsets are read once and checked before
-//!   use, and text is validated on the copy that is handed out, so a later change can only alter weights, never an index.
+//! * *Overwritten in place*: the bytes we see change. Sizes, counts and offsets are copied once and checked on the copy;
+//!   names and text likewise, before any `&str` is made. What a later change can alter is a weight or a number in an
+//!   array, for which every bit pattern is a value.
 //! * *Truncated*: touching a page past the new end raises `SIGBUS` and ends the process. It cannot read or write
 //!   memory that is not the file's. Programs that replace model files by renaming a new one into place (as our own
 //!   download does) never trigger either.
@@ -25,7 +26,7 @@ impl Map {
     pub(super) fn new(file: &File) -> io::Result<Map> {
         // SAFETY: `Mmap::map` is unsafe because the `&[u8]` it hands out aliases a file others may write. We never
         // write it ourselves, the mapping is read-only, and the module's introduction says what a change by another
-        // process does: no code here relies for memory safety on two reads of the same byte being equal.
+        // process does: nothing in the loader relies for memory safety on a byte of the file being the same when read twice.
         let map = unsafe { memmap2::Mmap::map(file)? };
         Ok(Map { map })
     }

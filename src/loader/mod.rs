@@ -1,8 +1,8 @@
 //! Bytes on disk → named, checked tensor views.
 //!
 //! [`Checkpoint::open`] maps a file, believes none of its numbers before checking them against the file's own size, and
-//! hands out [`Tensor`]s and [`Metadata`] that point into the map: nothing is copied, so opening takes milliseconds
-//! whatever the model's size. The loader knows no model; which tensors must exist, with which shapes and types, is for
+//! hands out [`Tensor`]s and metadata arrays that point into the map: only names and single values are copied, so opening
+//! takes about a millisecond whatever the model's size. The loader knows no model; which tensors must exist, with which shapes and types, is for
 //! `model` to say.
 //!
 //! * [`Checkpoint`], [`Tensor`]: what a file holds, whatever its format. Today that is GGUF.

@@ -1,7 +1,8 @@
 //! One metadata value and its type.
 
-use super::{Array, Blob};
+use super::Array;
 use std::fmt;
+use std::sync::Arc;
 
 /// The type of a metadata value, with GGUF's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,9 +103,14 @@ impl fmt::Display for ValueType {
 /// A metadata string as stored: bytes that are meant to be UTF-8 but are checked only where text is asked for, so that
 /// one odd byte in an author's name does not make a model unreadable.
 #[derive(Clone, PartialEq)]
-pub struct Text(pub(super) Blob);
+pub struct Text(Arc<[u8]>);
 
 impl Text {
+    /// A copy of `bytes`: unlike a mapped file's, its bytes are certain to stay what they were when checked.
+    pub(super) fn new(bytes: &[u8]) -> Text {
+        Text(bytes.into())
+    }
+
     /// The bytes as stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -234,12 +240,12 @@ from_plain! {
 
 impl From<&str> for Value {
     fn from(text: &str) -> Value {
-        Value::String(Text(Blob::from(text.as_bytes().to_vec())))
+        Value::String(Text::new(text.as_bytes()))
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Value {
-        Value::String(Text(Blob::from(text.into_bytes())))
+        Value::String(Text::new(text.as_bytes()))
     }
 }

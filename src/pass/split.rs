@@ -23,7 +23,7 @@ pub(super) fn split_attention(graph: Graph<'_>, split: u32) -> (Graph<'_>, Repor
             continue;
         }
         let splits = graph.state(node.states[0]).positions.div_ceil(split);
-        let cols = splits * heads.query * (heads.size + 2);
+        let cols = splits * heads.query * heads.partial_len();
         let element = Element::F32;
         let partials = next.add_value(Value {
             name: "partials",

@@ -8,10 +8,12 @@
 mod assign;
 mod check;
 mod lifetime;
+mod text;
 
 pub use assign::{Placement, assign};
 pub use check::{Plan, PlanError, check};
 pub use lifetime::{Interval, lifetimes};
+pub use text::text;
 
 /// Every offset and every size in the arena is a multiple of this many bytes: a GPU's widest
 /// coalesced access, four cache lines of a CPU.

@@ -128,11 +128,11 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
             if let Op::AttentionSplit { .. } = node.op {
                 // Only the splits that hold positions are written; count one per head.
                 cost.value_bytes = value_bytes(node.inputs)
-                    + u64::from(heads.query) * 4 * u64::from(heads.size + 2);
+                    + u64::from(heads.query) * 4 * u64::from(heads.partial_len());
             }
         }
         Op::AttentionCombine { heads, .. } => {
-            let partial = u64::from(heads.query) * 4 * u64::from(heads.size + 2);
+            let partial = u64::from(heads.query) * 4 * u64::from(heads.partial_len());
             cost.value_bytes = partial + value_bytes(node.outputs);
             cost.flops = 2 * elements(node.outputs);
         }

@@ -8,8 +8,9 @@ use crate::plan::Plan;
 /// quantisation group, so that a unit can quantise what it made.
 pub const GEMM_UNIT_COLS: usize = 32;
 
-/// Query rows that one unit of several-row attention handles.
-pub const ATTENTION_UNIT_ROWS: u32 = 8;
+/// Queries (rows times query heads of one KV head) that one unit of several-row attention gathers:
+/// eight register tiles of six, so that converting a tile of K and V costs little beside using it.
+pub const ATTENTION_UNIT_QUERIES: u32 = 48;
 
 /// Lowers every node to one launch. The graph and the plan belong together: the plan's values are
 /// the graph's.
@@ -106,9 +107,13 @@ fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
             .rows()
             .div_ceil(GEMM_UNIT_COLS) as u32,
         Op::Attention { heads, .. } => {
-            heads.query * rows(node.inputs[0]).div_ceil(ATTENTION_UNIT_ROWS)
+            let unit_rows = (ATTENTION_UNIT_QUERIES / (heads.query / heads.kv)).max(1);
+            heads.kv * rows(node.inputs[0]).div_ceil(unit_rows)
         }
-        Op::AttentionSplit { heads, .. } => graph.value(node.outputs[0]).cols / (heads.size + 2),
+        Op::AttentionSplit { heads, .. } => {
+            let partials = graph.value(node.outputs[0]).cols / heads.partial_len();
+            partials / (heads.query / heads.kv)
+        }
         Op::AttentionCombine { .. } | Op::LastRow => 1,
         Op::KvAppend { .. } => rows(node.inputs[0]),
         _ => node.outputs.first().map_or(1, |&v| rows(v)),

@@ -10,7 +10,7 @@ mod cost;
 mod lower;
 
 pub use cost::{Cost, cost};
-pub use lower::lower;
+pub use lower::{ATTENTION_UNIT_QUERIES, GEMM_UNIT_COLS, lower};
 
 use crate::dtype::DType;
 use crate::graph::{Element, NodeId, Op, Section, State, StateId, ValueId, WeightId};
@@ -154,4 +154,13 @@ impl Program {
         writeln!(out, "arena {arena} bytes, states {states} bytes").expect("writing to a string");
         out
     }
+}
+
+/// What differs between two replays, and nothing else does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step<'t> {
+    /// Position of the first row in the sequence: how much the cache already holds.
+    pub position: u32,
+    /// A token for each live row, at most `R`.
+    pub tokens: &'t [u32],
 }

@@ -1,0 +1,413 @@
+//! The *low* arguments: the command line exactly as it was typed.
+//!
+//! Nothing here knows a default that a configuration file may also set: such flags are `Option`s, and
+//! [`super::config`] merges them over the file and the built-in values. That is what makes "flags win over the file"
+//! one rule in one place.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    success
+  1    runtime error
+  2    wrong usage
+  3    bad input: a model, a configuration or a prompt that cannot be used
+  130  interrupted by Ctrl-C
+
+Environment:
+  GRETA_CACHE  where downloaded models are kept (default: $XDG_CACHE_HOME/greta_infer or ~/.cache/greta_infer)";
+
+/// Run Llama-family language models from a decode step that is planned and recorded once.
+#[derive(Debug, Parser)]
+#[command(name = "greta_infer", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant a subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a prompt and stream the text.
+    Generate(GenerateArgs),
+    /// Show the tokens of a text.
+    Tokenize(TokenizeArgs),
+    /// Measure how well the model predicts a text (llama.cpp's method).
+    Perplexity(PerplexityArgs),
+    /// Print the graph of one decode step.
+    Graph(GraphArgs),
+    /// Measure load time, prompt and decode speed.
+    Bench(BenchArgs),
+    /// Describe a model file.
+    Info(InfoArgs),
+    /// List the devices this build can run on.
+    Devices(DevicesArgs),
+}
+
+/// Which model, and which configuration around it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Model file (GGUF); replaces the sources of the configuration.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Configuration file (TOML) [default: the built-in smollm2-135m.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Graph definition (TOML) that replaces the built-in one of the model's family.
+    #[arg(long, value_name = "FILE")]
+    pub graph: Option<PathBuf>,
+}
+
+/// How the session is built.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Session")]
+pub struct SessionArgs {
+    /// Threads that compute, this one included; 0 takes every core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Context capacity in tokens.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub ctx: Option<usize>,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceArg>,
+    /// Launch every step anew instead of replaying the recording.
+    #[arg(long)]
+    pub eager: bool,
+}
+
+/// How a token is chosen.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Seed of the sampler; the same seed gives the same text.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Temperature; 0 takes the most likely token.
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temp: Option<f32>,
+    /// Keep the N most likely tokens; 0 keeps all.
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<u32>,
+    /// Keep the smallest set of tokens with this much probability; 1 keeps all.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+    /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub min_p: Option<f32>,
+    /// Penalty on tokens that occurred recently; 1 is none.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub repeat_penalty: Option<f32>,
+    /// How many recent tokens the penalty looks at.
+    #[arg(long, value_name = "N")]
+    pub repeat_last_n: Option<usize>,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Output format.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: Format,
+    /// Print no progress and no statistics.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Text for people or JSON for scripts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// The devices that can be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceArg {
+    /// The best device present.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU (not in this version).
+    Hip,
+}
+
+/// `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The prompt; `-` reads it from standard input.
+    #[arg(
+        required_unless_present = "prompt_file",
+        conflicts_with = "prompt_file"
+    )]
+    pub prompt: Option<String>,
+    /// Read the prompt from a file.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Do not read special tokens such as <|im_start|> in the prompt: treat them as plain text.
+    #[arg(long)]
+    pub no_special: bool,
+    /// Stop after N tokens.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Stop before this text; may be given more than once and replaces the configuration's list.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Continue past end-of-generation tokens.
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Report the N likeliest tokens at each position (needs --format json).
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub logprobs: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: SessionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `tokenize`.
+#[derive(Debug, Args)]
+pub struct TokenizeArgs {
+    /// The text; `-` reads it from standard input.
+    #[arg(
+        required_unless_present = "prompt_file",
+        conflicts_with = "prompt_file"
+    )]
+    pub prompt: Option<String>,
+    /// Read the text from a file.
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+    /// Do not read special tokens in the text: treat them as plain text.
+    #[arg(long)]
+    pub no_special: bool,
+    /// Do not add the tokens that the model wants at the beginning and the end.
+    #[arg(long)]
+    pub no_bos: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `perplexity`.
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    /// The text to score; `-` reads it from standard input. One newline at its end is dropped, as llama.cpp does.
+    pub file: PathBuf,
+    /// Score only the first N chunks.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub chunks: Option<usize>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: SessionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// Which graph: as unrolled from the definition, after fusion, or with its memory plan.
+    #[arg(long, value_name = "STAGE", default_value = "planned")]
+    pub stage: Stage,
+    /// Output format.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: GraphFormat,
+    /// Rows that are computed at once: 1 is the decode step, more is a chunk of the prompt.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub rows: usize,
+    /// Draw the configuration's [model.shape] instead of a model file.
+    #[arg(long)]
+    pub random_weights: bool,
+    /// Element type of the weights with --random-weights.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "Q4_0",
+        requires = "random_weights"
+    )]
+    pub weights_type: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: SessionArgs,
+    /// Print no progress.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// The stages of a graph that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// As unrolled from the definition.
+    Built,
+    /// After the fusion passes.
+    Fused,
+    /// With arena offsets, bytes and FLOPs.
+    Planned,
+}
+
+/// The forms in which a graph can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// Graphviz, with layers as clusters.
+    Dot,
+    /// One JSON object.
+    Json,
+    /// One line a node.
+    Text,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Tokens in the prompt that is timed.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
+    pub prompt_tokens: usize,
+    /// Tokens that are decoded.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
+    pub tokens: usize,
+    /// Runs; speeds are of the best, latencies over all.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    pub repeat: usize,
+    /// Make up weights of the configuration's [model.shape] instead of reading a model file.
+    #[arg(long)]
+    pub random_weights: bool,
+    /// Element type of the weights with --random-weights.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "Q4_0",
+        requires = "random_weights"
+    )]
+    pub weights_type: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: SessionArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Model file [default: the configuration's].
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    pub file: Option<PathBuf>,
+    /// List every tensor.
+    #[arg(long)]
+    pub tensors: bool,
+    /// Context capacity in tokens, for the memory estimate.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub ctx: Option<usize>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+/// `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub output: OutputArgs,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_string()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_forms_that_scripts_rely_on_parse() {
+        let check = |line: &str, parses: bool| {
+            let words = line.split(' ').filter(|word| !word.is_empty());
+            let result = Cli::try_parse_from(std::iter::once("greta_infer").chain(words));
+            assert_eq!(result.is_ok(), parses, "{line}: {:?}", result.err());
+        };
+        check(
+            "generate hello --model m.gguf --threads 2 --ctx 512 --seed 7 --temp 0",
+            true,
+        );
+        check(
+            "generate - --max-tokens 9 --ignore-eos --format json --logprobs 5",
+            true,
+        );
+        check(
+            "generate --prompt-file p.txt --stop a --stop b --top-k 40 --top-p 0.9",
+            true,
+        );
+        check(
+            "generate x --min-p 0.1 --repeat-penalty 1.1 --repeat-last-n 64 --no-special",
+            true,
+        );
+        check(
+            "generate x --device hip --eager --quiet --config c.toml",
+            true,
+        );
+        check("generate", false);
+        check("generate x --prompt-file p.txt", false);
+        check("generate x --ctx 0", false);
+        check("generate x --format xml", false);
+        check("generate x --temperature 1", false);
+        check("tokenize - --format json", true);
+        check("perplexity wiki.txt --ctx 512 --format json", true);
+        check("perplexity", false);
+        check("graph --stage fused --format dot", true);
+        check(
+            "bench --random-weights --weights-type Q8_0 --config c.toml",
+            true,
+        );
+        check("bench --weights-type Q8_0", false);
+        check("info m.gguf --tensors --ctx 128", true);
+        check("devices --format json", true);
+        check("", false);
+    }
+}

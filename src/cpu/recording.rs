@@ -1,0 +1,210 @@
+//! A program recorded for the CPU: every launch resolved to a kernel and addresses, in order.
+//!
+//! Replaying wakes the team once; its threads walk the same task list with a barrier after each
+//! task. Running eagerly resolves every launch anew and wakes the team for each, which is what
+//! recording saves, and computes the same bits.
+
+use super::gemm::{Scratch, tile_bytes};
+use super::memory::Pages;
+use super::resolve::{Buffers, resolve};
+use super::task::{StepMemory, Task};
+use super::team::Worker;
+use super::{CpuError, Shared};
+use crate::program::{Launch, Program, Step};
+use std::sync::Arc;
+
+/// A task and the most rows its operands have: past `last_row` there is only one.
+struct Recorded {
+    task: Task,
+    rows: usize,
+}
+
+impl Recorded {
+    fn new(program: &Program, launch: &Launch, buffers: &Buffers<'_>) -> Result<Self, CpuError> {
+        let operand = launch.inputs.first().or(launch.outputs.first());
+        let rows = operand.map_or(1, |slot| slot.rows as usize);
+        Ok(Recorded {
+            task: resolve(program, launch, buffers)?,
+            rows,
+        })
+    }
+
+    /// # Safety
+    /// As [`Task::run`].
+    unsafe fn run(&self, worker: &Worker<'_>, live_rows: usize, scratch: Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe { self.task.run(worker, live_rows.min(self.rows), scratch) }
+    }
+}
+
+/// A recorded program and everything it points at.
+pub struct Recording {
+    program: Program,
+    tasks: Vec<Recorded>,
+    step: Arc<StepMemory>,
+    scratch: Pages,
+    scratch_stride: usize,
+    tile_bytes: usize,
+    poison: bool,
+    replays: u64,
+    eager_steps: u64,
+    // Last: the tasks above point into it.
+    shared: Arc<Shared>,
+}
+
+impl Recording {
+    /// Resolves `program` against the shared weights, arena and caches. With `poison` the arena is
+    /// filled with NaN before every step, so that reading what no launch wrote shows.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        program: Program,
+        poison: bool,
+    ) -> Result<Self, CpuError> {
+        let step = Arc::new(StepMemory::new(program.rows as usize));
+        let buffers = Buffers {
+            shared: &shared,
+            step: &step,
+        };
+        let record = |launch| Recorded::new(&program, launch, &buffers);
+        let tasks: Vec<Recorded> = program
+            .launches
+            .iter()
+            .map(record)
+            .collect::<Result<_, _>>()?;
+        let tile_bytes = tile_bytes(program.rows as usize).next_multiple_of(64);
+        let kernel_bytes = tasks
+            .iter()
+            .map(|t| t.task.scratch_bytes())
+            .max()
+            .unwrap_or(0);
+        // A page apart, so that two threads' scratch never shares a line.
+        let scratch_stride = (tile_bytes + kernel_bytes).next_multiple_of(4096);
+        let bytes = scratch_stride * shared.team.count();
+        let scratch = Pages::zeroed(bytes).map_err(|source| CpuError::Memory {
+            what: "scratch",
+            bytes: bytes as u64,
+            source,
+        })?;
+        Ok(Recording {
+            program,
+            tasks,
+            step,
+            scratch,
+            scratch_stride,
+            tile_bytes,
+            poison,
+            replays: 0,
+            eager_steps: 0,
+            shared,
+        })
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Steps replayed so far.
+    pub fn replays(&self) -> u64 {
+        self.replays
+    }
+
+    /// Steps run eagerly so far.
+    pub fn eager_steps(&self) -> u64 {
+        self.eager_steps
+    }
+
+    /// Writes the step and runs the recorded tasks.
+    ///
+    /// # Panics
+    /// When the step has no tokens or more than the program has rows, or runs past the context.
+    pub fn replay(&mut self, step: Step<'_>) {
+        self.begin(step);
+        let (tasks, rows) = (&self.tasks, step.tokens.len());
+        self.shared.team.run(&|worker| {
+            let scratch = self.scratch_of(&worker);
+            for recorded in tasks {
+                // SAFETY: the tasks were resolved against memory that `self` owns or keeps alive,
+                // `begin` checked the live rows, and the barrier ends each task on every thread
+                // before the next begins.
+                unsafe { recorded.run(&worker, rows, scratch) };
+                worker.barrier();
+            }
+        });
+        self.replays += 1;
+    }
+
+    /// Writes the step and launches the program's kernels one by one, resolving each again.
+    ///
+    /// # Panics
+    /// As [`Recording::replay`].
+    pub fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), CpuError> {
+        self.begin(step);
+        let rows = step.tokens.len();
+        for launch in &self.program.launches {
+            let buffers = Buffers {
+                shared: &self.shared,
+                step: &self.step,
+            };
+            let recorded = Recorded::new(&self.program, launch, &buffers)?;
+            self.shared.team.run(&|worker| {
+                // SAFETY: as in `replay`; `run` ends on every thread before the next launch.
+                unsafe { recorded.run(&worker, rows, self.scratch_of(&worker)) };
+            });
+        }
+        self.eager_steps += 1;
+        Ok(())
+    }
+
+    /// The result's rows, f32: `[rows, V]` logits for as many rows as the program's result has.
+    pub fn result(&self, row: usize) -> &[f32] {
+        let slot = &self.program.result;
+        assert!(
+            row < slot.rows as usize,
+            "row {row} of a result of {} rows",
+            slot.rows
+        );
+        // SAFETY: the result lies in the arena for good, and nobody writes it between steps since
+        // that takes `&mut self`.
+        unsafe {
+            let start = self
+                .shared
+                .arena
+                .base()
+                .add(slot.offset + row * slot.row_bytes());
+            std::slice::from_raw_parts(start.cast::<f32>(), slot.cols as usize)
+        }
+    }
+
+    fn begin(&mut self, step: Step<'_>) {
+        let (rows, capacity) = (step.tokens.len(), self.program.rows as usize);
+        assert!(
+            rows > 0 && rows <= capacity,
+            "{rows} tokens for a step of {capacity} rows"
+        );
+        let end = step.position as usize + rows;
+        let context = self.program.context as usize;
+        assert!(end <= context, "position {end} of a cache of {context}");
+        // SAFETY: `&mut self`: no step of this recording is running.
+        unsafe { self.step.set(step) };
+        if self.poison {
+            // SAFETY: the arena holds only temporaries, and no task is running.
+            unsafe {
+                self.shared
+                    .arena
+                    .base()
+                    .write_bytes(0xff, self.program.arena_bytes)
+            };
+        }
+    }
+
+    fn scratch_of(&self, worker: &Worker<'_>) -> Scratch {
+        // SAFETY: one stride a thread of the team was allocated.
+        unsafe {
+            let base = self.scratch.base().add(worker.index * self.scratch_stride);
+            Scratch {
+                tiles: base.cast(),
+                kernel: base.add(self.tile_bytes),
+            }
+        }
+    }
+}

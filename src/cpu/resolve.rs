@@ -1,0 +1,312 @@
+//! Launch → task: kernels by instruction set and type, addresses by offset.
+
+use super::attention::AttentionShape;
+use super::gemm::{Epilogue, Gated, Gemm, Input, Segment};
+use super::gemm_f::float_kernel;
+use super::gemm_q::quantised_kernel;
+use super::kv::CacheShape;
+use super::task::{Caches, Rows, StepMemory, Task};
+use super::{CpuError, Shared};
+use crate::graph::{Element, Heads, Op, WeightId};
+use crate::program::{Launch, Program, Slot};
+use std::sync::Arc;
+
+/// What addresses are made of.
+pub struct Buffers<'b> {
+    pub shared: &'b Shared,
+    pub step: &'b Arc<StepMemory>,
+}
+
+impl Buffers<'_> {
+    fn rows(&self, slot: &Slot) -> Rows {
+        let arena = &self.shared.arena;
+        assert!(
+            slot.offset + slot.bytes() <= arena.len(),
+            "{} outside the arena",
+            slot.value
+        );
+        // SAFETY: inside the arena, as just checked.
+        let base = unsafe { arena.base().add(slot.offset) };
+        Rows {
+            base,
+            stride: slot.row_bytes(),
+            cols: slot.cols as usize,
+        }
+    }
+
+    fn caches(&self, program: &Program, launch: &Launch) -> Caches {
+        let base = |index: usize| {
+            let offset = self.shared.state_offsets[launch.states[index].index()];
+            // SAFETY: the offsets were laid out inside these pages for the same states.
+            unsafe { self.shared.states.base().add(offset).cast::<u16>() }
+        };
+        let state = &program.states[launch.states[0].index()];
+        let shape = CacheShape {
+            heads: state.kv_heads as usize,
+            capacity: state.positions as usize,
+            head: state.head_size as usize,
+        };
+        Caches {
+            keys: base(0),
+            values: base(1),
+            shape,
+        }
+    }
+}
+
+/// Chooses kernels and addresses for one launch.
+pub fn resolve(
+    program: &Program,
+    launch: &Launch,
+    buffers: &Buffers<'_>,
+) -> Result<Task, CpuError> {
+    let isa = buffers.shared.isa;
+    let weights = &buffers.shared.weights;
+    let step = Arc::clone(buffers.step);
+    let input = |index: usize| buffers.rows(&launch.inputs[index]);
+    let output = |index: usize| buffers.rows(&launch.outputs[index]);
+    let vector = |id: WeightId| -> Box<[f32]> { weights.vector(program, id).into() };
+    let quantise = launch
+        .outputs
+        .first()
+        .is_some_and(|s| s.element == Element::Q8A);
+    let segment = |index: usize, slot: &Slot| -> Result<Segment, CpuError> {
+        let matrix = weights.matrix(program, launch.weights[index]);
+        let x = launch.inputs[0];
+        let kernel = match x.element {
+            Element::Q8A => quantised_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
+            Element::F32 => float_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
+        };
+        let kernel = kernel.ok_or_else(|| CpuError::NoKernel {
+            kernel: launch.kernel.clone(),
+            what: format!("{} weights and {} activations", matrix.dtype, x.element),
+            isa: isa.name(),
+        })?;
+        let rows = buffers.rows(slot);
+        Ok(Segment {
+            matrix,
+            kernel,
+            y: rows.base,
+            y_stride: rows.stride,
+        })
+    };
+    let activations = || {
+        let rows = input(0);
+        Input {
+            x: rows.base,
+            stride: rows.stride,
+        }
+    };
+
+    Ok(match launch.op {
+        Op::Embed { scale } => {
+            let table = weights.table(program, launch.weights[0]).clone();
+            Task::Embed {
+                step,
+                table,
+                scale,
+                y: output(0),
+            }
+        }
+        Op::RopeTable(rope) => {
+            let factors = launch.weights.first().map(|&w| vector(w));
+            Task::RopeTable {
+                step,
+                rope,
+                factors,
+                y: output(0),
+            }
+        }
+        Op::RmsNorm { eps, groups } => {
+            let (weight, groups) = (vector(launch.weights[0]), groups as usize);
+            Task::RmsNorm {
+                isa,
+                x: input(0),
+                weight,
+                eps,
+                groups,
+                y: output(0),
+                quantise,
+            }
+        }
+        Op::Gemm { residual } => {
+            let outputs = launch.outputs.iter().enumerate();
+            let segments = outputs
+                .map(|(i, slot)| segment(i, slot))
+                .collect::<Result<_, _>>()?;
+            let epilogue = if residual {
+                let rows = input(1);
+                Epilogue::Residual {
+                    x: rows.base,
+                    stride: rows.stride,
+                }
+            } else {
+                Epilogue::Store
+            };
+            Task::Gemm(Gemm {
+                input: activations(),
+                segments,
+                epilogue,
+            })
+        }
+        Op::GatedGemm(activation) => {
+            let (gate, up) = (
+                segment(0, &launch.outputs[0])?,
+                segment(1, &launch.outputs[0])?,
+            );
+            Task::Gated(Gated {
+                isa,
+                input: activations(),
+                gate,
+                up,
+                activation,
+                quantise,
+            })
+        }
+        Op::AddBias => Task::AddBias {
+            isa,
+            x: input(0),
+            bias: vector(launch.weights[0]),
+            y: output(0),
+        },
+        Op::Rope {
+            heads,
+            head_size,
+            dims,
+            style,
+        } => {
+            let (heads, head_size, dims) = (heads as usize, head_size as usize, dims as usize);
+            Task::Rope {
+                isa,
+                x: input(0),
+                table: input(1),
+                heads,
+                head_size,
+                dims,
+                style,
+                y: output(0),
+            }
+        }
+        Op::KvAppend { .. } => {
+            let caches = buffers.caches(program, launch);
+            Task::KvAppend {
+                isa,
+                step,
+                k: input(0),
+                v: input(1),
+                caches,
+            }
+        }
+        Op::RopeAppend { heads, dims, style } => Task::RopeAppend {
+            isa,
+            step,
+            q: input(0),
+            k: input(1),
+            v: input(2),
+            table: input(3),
+            heads,
+            dims: dims as usize,
+            style,
+            y: output(0),
+            caches: buffers.caches(program, launch),
+        },
+        Op::Attention {
+            heads,
+            scale,
+            window,
+        } => {
+            // Splits are for one row; with several this length only has to be one.
+            let shape = attention_shape(program, heads, scale, window, program.context);
+            let caches = buffers.caches(program, launch);
+            Task::Attention {
+                isa,
+                step,
+                shape,
+                q: input(0),
+                y: output(0),
+                caches,
+            }
+        }
+        Op::AttentionSplit {
+            heads,
+            scale,
+            window,
+            split,
+        } => {
+            let shape = attention_shape(program, heads, scale, window, split);
+            let caches = buffers.caches(program, launch);
+            Task::AttentionSplit {
+                isa,
+                step,
+                shape,
+                q: input(0),
+                y: output(0),
+                caches,
+            }
+        }
+        Op::AttentionCombine {
+            heads,
+            window,
+            split,
+        } => {
+            let shape = attention_shape(program, heads, 1.0, window, split);
+            Task::AttentionCombine {
+                isa,
+                step,
+                shape,
+                x: input(0),
+                y: output(0),
+                quantise,
+            }
+        }
+        Op::GatedMul(activation) => Task::GatedMul {
+            isa,
+            activation,
+            gate: input(0),
+            up: input(1),
+            y: output(0),
+        },
+        Op::Add => Task::Add {
+            isa,
+            a: input(0),
+            b: input(1),
+            y: output(0),
+        },
+        Op::Scale { by } => Task::Scale {
+            isa,
+            by,
+            x: input(0),
+            y: output(0),
+        },
+        Op::Quantize => Task::Quantize {
+            isa,
+            x: input(0),
+            y: output(0),
+        },
+        Op::LastRow => Task::LastRow {
+            x: input(0),
+            y: output(0),
+        },
+    })
+}
+
+fn attention_shape(
+    program: &Program,
+    heads: Heads,
+    scale: f32,
+    window: Option<u32>,
+    split: u32,
+) -> AttentionShape {
+    let cache = CacheShape {
+        heads: heads.kv as usize,
+        capacity: program.context as usize,
+        head: heads.size as usize,
+    };
+    AttentionShape {
+        heads: heads.query as usize,
+        cache,
+        scale,
+        window: window.map(|w| w as usize),
+        split_len: split as usize,
+    }
+}

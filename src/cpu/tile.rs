@@ -1,0 +1,158 @@
+//! The register tile that the float GEMM and prompt attention are made of: C [M, N] (+)= A [M, K] · B [K, N].
+//!
+//! A's elements are broadcast, B's rows are vectors. The tile is as large as the registers allow (24 of AVX-512's 32
+//! hold sums, 12 of AVX2's 16), because each loaded vector is then used for that many products: the loads of a step
+//! stay below its multiplications, which is what bounds the speed.
+
+#![allow(clippy::needless_range_loop)] // Registers are numbered: rows and vectors by index read like the formula.
+
+use super::simd::Lanes;
+
+/// What the sums of a tile start from.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// 0: C is written only.
+    Zero,
+    /// What C holds.
+    Sum,
+    /// What C holds, row `r` multiplied by the `r`-th factor.
+    Scaled(*const f32),
+}
+
+/// A matrix: the address of its first element, and elements from one row to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<P> {
+    pub(crate) at: P,
+    pub(crate) stride: usize,
+}
+
+/// C [m, n] (+)= A [m, k] · B [k, n] for `n` a multiple of 16.
+///
+/// # Safety
+/// As for [`Lanes`]; A and B are readable and C writable in the given sizes, C overlapping neither.
+#[inline(always)]
+pub(crate) unsafe fn multiply<L: Lanes>(
+    (m, n, k): (usize, usize, usize),
+    a: Rows<*const f32>,
+    b: Rows<*const f32>,
+    c: Rows<*mut f32>,
+    start: Start,
+) {
+    // SAFETY: the caller's promise; the steps below stay inside m and n.
+    unsafe {
+        let mut col = 0;
+        while L::N == 16 && n - col >= 4 * L::N {
+            column::<L, 4>(m, k, a, b, c, start, col);
+            col += 4 * L::N;
+        }
+        while n - col >= 2 * L::N {
+            column::<L, 2>(m, k, a, b, c, start, col);
+            col += 2 * L::N;
+        }
+        while n - col >= L::N {
+            column::<L, 1>(m, k, a, b, c, start, col);
+            col += L::N;
+        }
+    }
+}
+
+/// `NV` vectors of columns from `col` on, all rows.
+#[inline(always)]
+unsafe fn column<L: Lanes, const NV: usize>(
+    m: usize,
+    k: usize,
+    a: Rows<*const f32>,
+    b: Rows<*const f32>,
+    c: Rows<*mut f32>,
+    start: Start,
+    col: usize,
+) {
+    let b = Rows {
+        at: b.at.wrapping_add(col),
+        stride: b.stride,
+    };
+    let c = Rows {
+        at: c.at.wrapping_add(col),
+        stride: c.stride,
+    };
+    let mut row = 0;
+    macro_rules! rows {
+        ($mr:literal) => {
+            while m - row >= $mr {
+                // SAFETY: rows row..row + MR and the columns of B and C exist, which the caller promises.
+                unsafe { tile::<L, $mr, NV>(k, a, b, c, start, row) };
+                row += $mr;
+            }
+        };
+    }
+    if L::N == 16 {
+        match NV {
+            1 => {
+                rows!(24);
+                rows!(12);
+            }
+            2 => rows!(12),
+            _ => {}
+        }
+        rows!(6);
+        rows!(3);
+    } else {
+        rows!(6);
+        rows!(3);
+    }
+    rows!(1);
+}
+
+/// One tile: `MR` rows from `row` on.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const MR: usize, const NV: usize>(
+    k: usize,
+    a: Rows<*const f32>,
+    b: Rows<*const f32>,
+    c: Rows<*mut f32>,
+    start: Start,
+    row: usize,
+) {
+    // SAFETY: the caller's promise: rows `row..row + MR` of A and C, `NV` vectors of columns of B and C, `k` steps.
+    unsafe {
+        let a_rows = a.at.add(row * a.stride);
+        let c_rows = c.at.add(row * c.stride);
+        let mut sums = [[L::splat(0.0); NV]; MR];
+        match start {
+            Start::Zero => {}
+            Start::Sum => {
+                for r in 0..MR {
+                    for v in 0..NV {
+                        sums[r][v] = L::load(c_rows.add(r * c.stride + v * L::N));
+                    }
+                }
+            }
+            Start::Scaled(factors) => {
+                for r in 0..MR {
+                    let factor = L::splat(*factors.add(row + r));
+                    for v in 0..NV {
+                        sums[r][v] = L::load(c_rows.add(r * c.stride + v * L::N)).mul(factor);
+                    }
+                }
+            }
+        }
+        for step in 0..k {
+            let b_row = b.at.add(step * b.stride);
+            let mut vectors = [L::splat(0.0); NV];
+            for v in 0..NV {
+                vectors[v] = L::load(b_row.add(v * L::N));
+            }
+            for r in 0..MR {
+                let x = L::splat(*a_rows.add(r * a.stride + step));
+                for v in 0..NV {
+                    sums[r][v] = x.fma(vectors[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..MR {
+            for v in 0..NV {
+                sums[r][v].store(c_rows.add(r * c.stride + v * L::N));
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The generator: a session, a tokenizer and a sampler joined into a text.
+//!
+//! One call of [`Generator::run`] feeds a prompt and continues it token by token until something ends the text
+//! ([`Finish`]). Per token it samples, decodes, looks for stop strings, and takes one step of the session; nothing
+//! else. It prints nothing: text goes to a function as soon as it is certain, in whole characters.
+
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::runtime::{Session, SessionError};
+use crate::sampler::{Sampler, SamplerError, top_logprobs};
+use crate::tokenizer::Tokenizer;
+pub use stop::StopMatcher;
+
+/// When a text ends, and what is recorded on the way.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Tokens after which the text ends.
+    pub max_tokens: usize,
+    /// Texts before which it ends.
+    pub stop: Vec<String>,
+    /// Continue past end-of-generation tokens, which then count as tokens like any other.
+    pub ignore_eos: bool,
+    /// How many of the likeliest tokens are recorded at each position.
+    pub logprobs: usize,
+}
+
+/// What ended a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model chose an end-of-generation token, which is not among the tokens.
+    EndOfGeneration,
+    /// A stop string, which is not part of the text.
+    Stop,
+    /// As many tokens as were asked for.
+    Length,
+    /// The context is full.
+    Context,
+    /// Whoever watches asked for an end.
+    Interrupted,
+}
+
+impl Finish {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EndOfGeneration => "end_of_generation",
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// The likeliest tokens at one position, and the one that was chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Position {
+    /// The chosen token.
+    pub token: u32,
+    /// The likeliest tokens with their natural log-probabilities at temperature 1, descending.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// A finished text.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The tokens that were generated.
+    pub tokens: Vec<u32>,
+    /// What ended the text.
+    pub finish: Finish,
+    /// One entry a token if [`Settings::logprobs`] asked for it, else empty.
+    pub logprobs: Vec<Position>,
+    /// Time to the logits of the prompt's last token.
+    pub prompt_time: Duration,
+    /// Time from there to the end.
+    pub decode_time: Duration,
+    /// When the first token had been chosen; `None` if there is none.
+    pub first_token_at: Option<Instant>,
+    /// The session's position when decoding began, and when it ended: one step each.
+    pub steps: std::ops::Range<usize>,
+    /// [`hash_logits`] of the last logits; `None` if the prompt was interrupted.
+    pub logits_hash: Option<u64>,
+}
+
+/// Why a text could not be continued.
+#[derive(Debug, Error)]
+pub enum GenerateError {
+    /// There is no token to begin with.
+    #[error("the prompt is empty, and the model has no token that begins a text")]
+    EmptyPrompt,
+    /// The prompt does not fit.
+    #[error(
+        "the prompt has {prompt} tokens, but the context holds {context}: shorten it or raise --ctx"
+    )]
+    PromptTooLong {
+        /// Tokens in the prompt.
+        prompt: usize,
+        /// Tokens the session can hold.
+        context: usize,
+    },
+    /// The session failed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The logits were no distribution.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+}
+
+impl GenerateError {
+    /// Whether the prompt is to blame, and not the machinery.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::EmptyPrompt | Self::PromptTooLong { .. })
+    }
+}
+
+/// Joins a session, a tokenizer and a sampler.
+pub struct Generator<'a> {
+    session: &'a mut Session,
+    tokenizer: &'a Tokenizer,
+    sampler: Sampler,
+    settings: Settings,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator that continues from the session's position.
+    pub fn new(
+        session: &'a mut Session,
+        tokenizer: &'a Tokenizer,
+        sampler: Sampler,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            session,
+            tokenizer,
+            sampler,
+            settings,
+        }
+    }
+
+    /// Continues `prompt`. `on_text` receives the text piece by piece and may ask for an end; `interrupted` is asked
+    /// before each step and each chunk of the prompt.
+    ///
+    /// # Errors
+    /// [`GenerateError`]; an interruption is no error but a [`Finish`].
+    pub fn run(
+        &mut self,
+        prompt: &[u32],
+        interrupted: &dyn Fn() -> bool,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generation, GenerateError> {
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        let context = self.session.context() as usize;
+        let mut position = self.session.position() as usize + prompt.len();
+        if position > context {
+            return Err(GenerateError::PromptTooLong {
+                prompt: position,
+                context,
+            });
+        }
+        prompt.iter().for_each(|&token| self.sampler.accept(token));
+        let budget = self.settings.max_tokens.min(context);
+        let mut out = Generation {
+            tokens: Vec::with_capacity(budget),
+            finish: Finish::Length,
+            logprobs: Vec::new(),
+            prompt_time: Duration::ZERO,
+            decode_time: Duration::ZERO,
+            first_token_at: None,
+            steps: position..position,
+            logits_hash: None,
+        };
+
+        let begin = Instant::now();
+        let mut on_chunk = |_done| match interrupted() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let prefilled = self.session.prefill(prompt, &mut on_chunk);
+        let prompt_end = Instant::now();
+        out.prompt_time = prompt_end - begin;
+        if interrupted() {
+            out.finish = Finish::Interrupted;
+            return Ok(out);
+        }
+        let mut logits = prefilled?;
+        let mut text = self.tokenizer.detokenizer();
+        let mut stop = StopMatcher::new(&self.settings.stop);
+
+        out.finish = loop {
+            if out.tokens.len() == self.settings.max_tokens {
+                break Finish::Length;
+            }
+            let token = self.sampler.sample(logits)?;
+            out.first_token_at.get_or_insert_with(Instant::now);
+            if !self.settings.ignore_eos && self.tokenizer.is_end_of_generation(token) {
+                break Finish::EndOfGeneration;
+            }
+            if self.settings.logprobs > 0 {
+                let mut top = Vec::new();
+                top_logprobs(logits, self.settings.logprobs, &mut top)?;
+                out.logprobs.push(Position { token, top });
+            }
+            self.sampler.accept(token);
+            out.tokens.push(token);
+            let (certain, found) = stop.push(text.push(token));
+            let wanted = certain.is_empty() || on_text(certain).is_continue();
+            if found {
+                break Finish::Stop;
+            }
+            if out.tokens.len() == self.settings.max_tokens {
+                break Finish::Length;
+            }
+            if !wanted || interrupted() {
+                break Finish::Interrupted;
+            }
+            if position == context {
+                break Finish::Context;
+            }
+            logits = self.session.step(token)?;
+            position += 1;
+        };
+        out.decode_time = prompt_end.elapsed();
+        out.steps.end = position;
+        out.logits_hash = Some(hash_logits(logits));
+        if out.finish != Finish::Stop {
+            let (certain, found) = stop.push(text.finish());
+            let _at_the_end_anyway = on_text(certain);
+            if found {
+                out.finish = Finish::Stop;
+            } else {
+                let _at_the_end_anyway = on_text(stop.finish());
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// FNV-1a over the bits of the logits, little-endian: equal only if the logits are equal bit for bit.
+pub fn hash_logits(logits: &[f32]) -> u64 {
+    let bytes = logits
+        .iter()
+        .flat_map(|logit| logit.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

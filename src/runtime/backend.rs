@@ -1,0 +1,101 @@
+//! What a device must be able to do for a session.
+
+use crate::cpu::{self, Cpu, CpuError};
+use crate::program::{Program, Step};
+use thiserror::Error;
+
+/// Why a device failed.
+#[derive(Debug, Error)]
+pub enum BackendError {
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+}
+
+/// A device that holds one model.
+pub trait Backend: Send {
+    /// What runs: `cpu, 2 threads, avx512`.
+    fn describe(&self) -> String;
+
+    /// Threads the host spends on a step.
+    fn threads(&self) -> usize;
+
+    /// Bytes of weights that steps read.
+    fn weight_bytes(&self) -> u64;
+
+    /// Records one of the programs the backend was made for.
+    fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError>;
+
+    /// Bytes a second that this device reads from its memory, measured now.
+    fn stream_bytes_per_second(&self) -> Result<f64, BackendError>;
+}
+
+/// A program recorded on a device.
+pub trait Recording: Send {
+    fn program(&self) -> &Program;
+
+    /// Runs the recorded step: writes the step's words, launches once, waits.
+    fn replay(&mut self, step: Step<'_>) -> Result<(), BackendError>;
+
+    /// Runs the same program launch by launch, without the recording.
+    fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError>;
+
+    /// Row `row` of the result of the last step: `[V]` logits.
+    fn result(&self, row: usize) -> &[f32];
+
+    /// Steps replayed so far, as the recording itself counted them.
+    fn replays(&self) -> u64;
+
+    /// Steps run eagerly so far.
+    fn eager_steps(&self) -> u64;
+}
+
+impl Backend for Cpu {
+    fn describe(&self) -> String {
+        let (threads, isa) = (self.threads(), self.isa().name());
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu, {threads} thread{plural}, {isa}")
+    }
+
+    fn threads(&self) -> usize {
+        self.threads()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError> {
+        Ok(Box::new(self.record(program)?))
+    }
+
+    fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {
+        Ok(self.stream_bytes_per_second()?)
+    }
+}
+
+impl Recording for cpu::Recording {
+    fn program(&self) -> &Program {
+        self.program()
+    }
+
+    fn replay(&mut self, step: Step<'_>) -> Result<(), BackendError> {
+        self.replay(step);
+        Ok(())
+    }
+
+    fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError> {
+        Ok(self.run_eagerly(step)?)
+    }
+
+    fn result(&self, row: usize) -> &[f32] {
+        self.result(row)
+    }
+
+    fn replays(&self) -> u64 {
+        self.replays()
+    }
+
+    fn eager_steps(&self) -> u64 {
+        self.eager_steps()
+    }
+}

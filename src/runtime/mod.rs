@@ -1,0 +1,16 @@
+//! The runtime: a model becomes a session, and a session answers tokens with logits.
+//!
+//! [`compile()`] is the pipeline of the crate as one function of values: Graph, passes, Plan,
+//! Program. A [`Backend`] holds what the recordings of one model share on a device and records
+//! programs; [`Session`] compiles one decode step and one prompt chunk, has them recorded, and from
+//! then on only writes tokens and a position and replays.
+
+mod backend;
+mod compile;
+mod dump;
+mod session;
+
+pub use backend::{Backend, BackendError, Recording};
+pub use compile::{CompileError, Compiled, compile};
+pub use dump::{Format, Stage, dump};
+pub use session::{Report, Session, SessionError, SessionOptions};

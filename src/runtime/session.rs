@@ -1,0 +1,290 @@
+//! A session: one sequence of tokens over a recorded model.
+
+use super::backend::{Backend, BackendError, Recording};
+use super::compile::{CompileError, compile};
+use crate::cpu::{Cpu, Setup, isa::Isa};
+use crate::model::{Extent, Logits, Model};
+use crate::program::{Program, Step, Target};
+use bumpalo::Bump;
+use std::ops::ControlFlow;
+use thiserror::Error;
+
+/// Why a session could not be built or go on.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("{needed} positions are needed but the context holds {context}; raise it with --ctx")]
+    ContextFull { needed: u64, context: u32 },
+    #[error("token {token} is not in the vocabulary of {vocabulary}")]
+    Token { token: u32, vocabulary: u32 },
+    #[error("a prompt needs at least one token")]
+    NoTokens,
+}
+
+/// How a session is set up.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads of the CPU backend, the caller included.
+    pub threads: usize,
+    /// `S`, positions of the cache.
+    pub context: u32,
+    /// Rows of a prompt chunk.
+    pub chunk_rows: u32,
+    /// Run every step launch by launch instead of replaying the recording.
+    pub eager: bool,
+    /// Which rows get logits; `All` only for measuring perplexity.
+    pub logits: Logits,
+    /// Fill the arena with NaN before every step (tests).
+    pub poison: bool,
+    /// Instruction set of the kernels; the machine's best unless said.
+    pub isa: Option<Isa>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions {
+            threads: 1,
+            context: 2048,
+            chunk_rows: 128,
+            eager: false,
+            logits: Logits::Last,
+            poison: false,
+            isa: None,
+        }
+    }
+}
+
+/// What a session has done and what it holds.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Report {
+    pub device: String,
+    pub threads: usize,
+    pub launches_per_step: usize,
+    /// Decode steps replayed, as the recording counted them.
+    pub replays: u64,
+    /// Prompt chunks replayed.
+    pub prompt_replays: u64,
+    /// Steps and chunks run eagerly.
+    pub eager_steps: u64,
+    pub recordings: usize,
+    pub weight_bytes: u64,
+    pub kv_bytes: u64,
+    pub arena_bytes: u64,
+}
+
+/// A recorded model and the sequence it is in the middle of.
+pub struct Session {
+    decode: Box<dyn Recording>,
+    prompt: Box<dyn Recording>,
+    backend: Box<dyn Backend>,
+    options: SessionOptions,
+    position: u32,
+    vocabulary: u32,
+}
+
+impl Session {
+    /// Compiles, allocates, prepares the weights and records: the one slow step, after which
+    /// nothing is allocated a token. `progress(done, total)` counts weight bytes.
+    pub fn build(
+        model: &Model,
+        options: &SessionOptions,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Self, SessionError> {
+        let context = options.context;
+        let program = |rows: u32, logits: Logits| -> Result<Program, CompileError> {
+            let arena = Bump::new();
+            let extent = Extent {
+                rows,
+                context,
+                logits,
+            };
+            Ok(compile(model, &arena, extent, Target::Cpu)?.program)
+        };
+        let decode = program(1, Logits::Last)?;
+        let chunk_rows = options.chunk_rows.clamp(1, context.max(1));
+        let prompt = program(chunk_rows, options.logits)?;
+
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let setup = Setup {
+            threads: options.threads,
+            isa,
+            poison: options.poison,
+        };
+        let fetch = |name: &str| model.tensor(name);
+        let cpu =
+            Cpu::new(setup, &[&decode, &prompt], &fetch, progress).map_err(BackendError::from)?;
+        let backend: Box<dyn Backend> = Box::new(cpu);
+        Ok(Session {
+            decode: backend.record(decode)?,
+            prompt: backend.record(prompt)?,
+            backend,
+            options: options.clone(),
+            position: 0,
+            vocabulary: model.hyperparameters().vocabulary,
+        })
+    }
+
+    /// Positions the cache holds.
+    pub fn context(&self) -> u32 {
+        self.options.context
+    }
+
+    /// Tokens in the cache: the position the next one will have.
+    pub fn position(&self) -> u32 {
+        self.position
+    }
+
+    /// `V`
+    pub fn vocabulary(&self) -> u32 {
+        self.vocabulary
+    }
+
+    /// Forgets the sequence.
+    pub fn reset(&mut self) {
+        self.position = 0;
+    }
+
+    /// One decode step: appends `token` and returns the logits `[V]` after it.
+    pub fn step(&mut self, token: u32) -> Result<&[f32], SessionError> {
+        self.check(&[token])?;
+        let step = Step {
+            position: self.position,
+            tokens: &[token],
+        };
+        run(&mut *self.decode, step, self.options.eager)?;
+        self.position += 1;
+        Ok(self.decode.result(0))
+    }
+
+    /// Appends a prompt chunk by chunk and returns the logits `[V]` after its last token.
+    /// `on_chunk(tokens done)` is called after each chunk; `Break` leaves the rest undone (the
+    /// logits are then those after the last token done).
+    pub fn prefill(
+        &mut self,
+        tokens: &[u32],
+        on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<&[f32], SessionError> {
+        self.check(tokens)?;
+        let chunk_rows = self.prompt.program().rows as usize;
+        let mut done = 0;
+        let mut row = 0;
+        let mut alone = false;
+        for chunk in tokens.chunks(chunk_rows) {
+            alone = chunk.len() == 1;
+            let step = Step {
+                position: self.position,
+                tokens: chunk,
+            };
+            let recording = if alone {
+                &mut self.decode
+            } else {
+                &mut self.prompt
+            };
+            run(&mut **recording, step, self.options.eager)?;
+            self.position += chunk.len() as u32;
+            done += chunk.len();
+            row = match self.options.logits {
+                Logits::All if !alone => chunk.len() - 1,
+                _ => 0,
+            };
+            if on_chunk(done).is_break() {
+                break;
+            }
+        }
+        Ok(if alone {
+            self.decode.result(0)
+        } else {
+            self.prompt.result(row)
+        })
+    }
+
+    /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.
+    ///
+    /// # Panics
+    /// When the session was not built with [`Logits::All`].
+    pub fn prefill_each(
+        &mut self,
+        tokens: &[u32],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), SessionError> {
+        assert_eq!(
+            self.options.logits,
+            Logits::All,
+            "the session keeps only the last row's logits"
+        );
+        self.check(tokens)?;
+        let chunk_rows = self.prompt.program().rows as usize;
+        for (index, chunk) in tokens.chunks(chunk_rows).enumerate() {
+            let step = Step {
+                position: self.position,
+                tokens: chunk,
+            };
+            run(&mut *self.prompt, step, self.options.eager)?;
+            self.position += chunk.len() as u32;
+            for row in 0..chunk.len() {
+                each(index * chunk_rows + row, self.prompt.result(row));
+            }
+        }
+        Ok(())
+    }
+
+    /// The program a decode step replays.
+    pub fn decode_program(&self) -> &Program {
+        self.decode.program()
+    }
+
+    /// What has been done so far, by the recordings' own counters.
+    pub fn report(&self) -> Report {
+        let programs = [self.decode.program(), self.prompt.program()];
+        Report {
+            device: self.backend.describe(),
+            threads: self.backend.threads(),
+            launches_per_step: programs[0].launches.len(),
+            replays: self.decode.replays(),
+            prompt_replays: self.prompt.replays(),
+            eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),
+            recordings: programs.len(),
+            weight_bytes: self.backend.weight_bytes(),
+            kv_bytes: programs[0].state_bytes() as u64,
+            arena_bytes: programs
+                .iter()
+                .map(|p| p.arena_bytes as u64)
+                .max()
+                .unwrap_or(0),
+        }
+    }
+
+    /// Bytes a second that the device reads from its memory, measured now.
+    pub fn stream_bytes_per_second(&self) -> Result<f64, SessionError> {
+        Ok(self.backend.stream_bytes_per_second()?)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {
+        if tokens.is_empty() {
+            return Err(SessionError::NoTokens);
+        }
+        let (needed, context) = (
+            u64::from(self.position) + tokens.len() as u64,
+            self.context(),
+        );
+        if needed > u64::from(context) {
+            return Err(SessionError::ContextFull { needed, context });
+        }
+        let vocabulary = self.vocabulary;
+        match tokens.iter().find(|&&t| t >= vocabulary) {
+            None => Ok(()),
+            Some(&token) => Err(SessionError::Token { token, vocabulary }),
+        }
+    }
+}
+
+fn run(recording: &mut dyn Recording, step: Step<'_>, eager: bool) -> Result<(), BackendError> {
+    if eager {
+        recording.run_eagerly(step)
+    } else {
+        recording.replay(step)
+    }
+}

@@ -1,0 +1,299 @@
+//! Text to tokens and back, from a GGUF file's metadata and nothing else.
+//!
+//! Two models are supported, by `tokenizer.ggml.model`:
+//!
+//! * `gpt2`: byte-level byte-pair encoding with a list of merges, cut into words first by the pre-tokenizer that
+//!   `tokenizer.ggml.pre` names (`pretokenize`, `bpe`); the merging is the `tokenizers` crate's.
+//! * `llama`: SentencePiece's byte-pair encoding by scores, with byte fallback (`spm`).
+//!
+//! Where implementations differ, llama.cpp's behaviour is the reference, because the files are made for it: how special
+//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Two of
+//! its rules are not followed: a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is;
+//! and decoding removes no spaces before punctuation, so that decoding what was encoded gives the text back.
+//!
+//! Malformed metadata is an error that names file, key and both sides; nothing here panics on input. Building takes some
+//! 20 ms for 50,000 tokens, on one thread.
+//!
+//! ```no_run
+//! # use greta_infer::{loader::Checkpoint, tokenizer::{Encode, Tokenizer}};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = Checkpoint::open("model.gguf".as_ref())?;
+//! let tokenizer = Tokenizer::from_metadata(file.metadata())?;
+//! let ids = tokenizer.encode("Once upon a time", Encode::default())?;
+//! let mut text = tokenizer.detokenizer();
+//! for id in ids {
+//!     print!("{}", text.push(id));
+//! }
+//! print!("{}", text.finish());
+//! # Ok(())
+//! # }
+//! ```
+
+mod bpe;
+mod detokenize;
+mod error;
+mod partition;
+mod pretokenize;
+mod roles;
+mod spm;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
+pub use detokenize::Detokenizer;
+pub use error::TokenizerError;
+
+use crate::loader::Metadata;
+use partition::{Fragment, Partition};
+use roles::{Defaults, Roles};
+use std::borrow::Cow;
+use vocabulary::{Kind, Pieces, Spelling, TokenList};
+
+const MODEL: &str = "tokenizer.ggml.model";
+
+/// How a text is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encode {
+    /// Whether special tokens written in the text, such as `<|im_end|>`, are those tokens. Turn it off for text that is
+    /// not trusted. User-defined tokens are recognised either way.
+    pub special: bool,
+    /// Whether the file's rules for BOS and EOS tokens apply. Turn it off for text that continues another.
+    pub bos: bool,
+}
+
+impl Default for Encode {
+    /// A prompt: special tokens are parsed, BOS and EOS rules apply.
+    fn default() -> Encode {
+        Encode {
+            special: true,
+            bos: true,
+        }
+    }
+}
+
+/// The merging half of a tokenizer.
+enum Model {
+    ByteLevel(Box<bpe::ByteLevel>),
+    Scored(Box<spm::Scored>),
+}
+
+/// A model file's tokenizer.
+pub struct Tokenizer {
+    model: Model,
+    partition: Partition,
+    pieces: Pieces,
+    kinds: Vec<Kind>,
+    roles: Roles,
+    add_space_prefix: bool,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer that a model file's metadata describes.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if a needed key is missing, two arrays disagree, a value is out of range, or the model or
+    /// pre-tokenizer is not supported; the message lists those that are.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Tokenizer, TokenizerError> {
+        let Some(name) = metadata.str(MODEL)? else {
+            return Err(TokenizerError::Missing {
+                file: metadata.file().to_path_buf(),
+                key: MODEL,
+                why: "it says how text becomes tokens",
+            });
+        };
+        if !["gpt2", "llama"].contains(&name) {
+            return Err(TokenizerError::Unsupported {
+                file: metadata.file().to_path_buf(),
+                key: MODEL,
+                found: name.to_owned(),
+                supported: "gpt2, llama".to_owned(),
+            });
+        }
+        let mut list = TokenList::read(metadata)?;
+        let (model, spelling, defaults) = if name == "gpt2" {
+            let model = bpe::ByteLevel::new(metadata, &list)?;
+            let defaults = Defaults {
+                bos: None,
+                eos: None,
+                unknown: None,
+                add_bos: model.add_bos(),
+            };
+            (
+                Model::ByteLevel(Box::new(model)),
+                Spelling::ByteLevel,
+                defaults,
+            )
+        } else {
+            // SentencePiece's own numbering, for files that do not spell it out.
+            let defaults = Defaults {
+                bos: Some(1),
+                eos: Some(2),
+                unknown: Some(0),
+                add_bos: true,
+            };
+            let model = spm::Scored::new(metadata, &list)?;
+            (
+                Model::Scored(Box::new(model)),
+                Spelling::SentencePiece,
+                defaults,
+            )
+        };
+        let find = |text: &str| model.token_id(text);
+        let roles = Roles::read(metadata, &mut list, find, &defaults)?;
+        let add_space_prefix = match model {
+            Model::ByteLevel(_) => false,
+            Model::Scored(_) => metadata
+                .bool("tokenizer.ggml.add_space_prefix")?
+                .unwrap_or(true),
+        };
+        let strip = strips_right(metadata)?;
+        Ok(Tokenizer {
+            partition: Partition::new(&list, strip),
+            pieces: Pieces::new(&list, spelling),
+            kinds: list.kinds,
+            model,
+            roles,
+            add_space_prefix,
+        })
+    }
+
+    /// The tokens of `text`. An empty text has none but those that [`Encode::bos`] adds.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Unencodable`] if a SentencePiece vocabulary has nothing at all for a character: no piece, no
+    /// bytes and no unknown token.
+    pub fn encode(&self, text: &str, how: Encode) -> Result<Vec<u32>, TokenizerError> {
+        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        if how.bos && self.roles.add_bos {
+            out.extend(self.roles.bos);
+        }
+        // The space that SentencePiece puts before a text also goes between a special token and the text after it.
+        let mut after_special = true;
+        for fragment in self.partition.split(text, how.special) {
+            match (fragment, &self.model) {
+                (Fragment::Token(id), _) => out.push(id),
+                (Fragment::Text(text), Model::ByteLevel(model)) => model.encode(text, &mut out)?,
+                (Fragment::Text(text), Model::Scored(model)) => {
+                    let prefix = self.add_space_prefix && after_special;
+                    model.encode(text, prefix, self.roles.unknown, &mut out)?;
+                }
+            }
+            after_special = matches!(fragment, Fragment::Token(_));
+        }
+        if how.bos && self.roles.add_eos {
+            out.extend(self.roles.eos);
+        }
+        Ok(out)
+    }
+
+    /// The first character of `text` that encoding loses a part of, if any.
+    ///
+    /// A byte-level vocabulary may lack bytes that its training text never had: SmolLM's lacks some control characters
+    /// and the first byte of most unassigned planes. The models' own tokenizers drop such bytes, and so does
+    /// [`Tokenizer::encode`], because the model knows no other way; this tells a caller who wants to say so.
+    pub fn unspellable(&self, text: &str) -> Option<char> {
+        match &self.model {
+            Model::ByteLevel(model) => model.unspellable(text),
+            Model::Scored(_) => None,
+        }
+    }
+
+    /// The text of `ids`, as a text of its own: the space that encoding put in front is removed.
+    ///
+    /// Control and unknown tokens print their text if `special`, and nothing otherwise. Bytes that form no character
+    /// become U+FFFD.
+    pub fn decode(&self, ids: &[u32], special: bool) -> String {
+        let mut detokenizer = self.detokenizer().print_special(special).at_text_start();
+        let mut text = String::with_capacity(ids.len() * 4);
+        for &id in ids {
+            text.push_str(detokenizer.push(id));
+        }
+        text.push_str(detokenizer.finish());
+        text
+    }
+
+    /// The bytes that token `id` prints, which need not be whole characters. An id outside the vocabulary prints none:
+    /// models often have more rows of logits than tokens.
+    pub fn piece(&self, id: u32) -> &[u8] {
+        self.pieces.get(id)
+    }
+
+    /// [`Tokenizer::piece`] for display: bytes that form no character are U+FFFD.
+    pub fn piece_str(&self, id: u32) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.piece(id))
+    }
+
+    /// A decoder for tokens that come one at a time and continue a text; see [`Detokenizer`] for its options.
+    pub fn detokenizer(&self) -> Detokenizer<'_> {
+        Detokenizer::new(self)
+    }
+
+    /// Whether generation ends at token `id`: the end of the text, of a turn or of a message, by the file's metadata or
+    /// by a well-known name.
+    pub fn is_end_of_generation(&self, id: u32) -> bool {
+        self.roles.ends.binary_search(&id).is_ok()
+    }
+
+    /// All tokens that end generation, in ascending order.
+    pub fn end_of_generation(&self) -> &[u32] {
+        &self.roles.ends
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.roles.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.roles.eos
+    }
+
+    /// The token that ends a turn.
+    pub fn eot(&self) -> Option<u32> {
+        self.roles.eot
+    }
+
+    /// Whether [`Encode::bos`] puts the BOS token before a text.
+    pub fn adds_bos(&self) -> bool {
+        self.roles.add_bos
+    }
+
+    /// Whether [`Encode::bos`] puts the EOS token after a text.
+    pub fn adds_eos(&self) -> bool {
+        self.roles.add_eos
+    }
+
+    /// How many tokens there are.
+    pub fn vocab_size(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// The token whose text, as the file spells it, is exactly `text`: for special tokens, by name.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.model.token_id(text)
+    }
+
+    /// Whether token `id` is structure rather than text: a control token or the unknown token.
+    pub fn is_special(&self, id: u32) -> bool {
+        let kind = self.kinds.get(id as usize);
+        matches!(kind, Some(Kind::Control | Kind::Unknown))
+    }
+}
+
+impl Model {
+    fn token_id(&self, text: &str) -> Option<u32> {
+        match self {
+            Model::ByteLevel(model) => model.token_id(text),
+            Model::Scored(model) => model.token_id(text),
+        }
+    }
+}
+
+/// Which special tokens swallow the white space after them: those of Phi-3, whose files do not say so themselves.
+fn strips_right(metadata: &Metadata) -> Result<impl Fn(&str) -> bool, TokenizerError> {
+    let name = metadata.str("general.name")?.unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    let phi3 = name.contains("phi-3") || name.contains("phi3");
+    Ok(move |text: &str| phi3 && !["<unk>", "<s>", "<|endoftext|>"].contains(&text))
+}

@@ -1,0 +1,115 @@
+//! Cutting text at special tokens, before anything else looks at it.
+
+use super::vocabulary::{Kind, TokenList};
+
+/// A part of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fragment<'t> {
+    /// Text to encode. Never empty.
+    Text(&'t str),
+    /// A special token that stood in the text.
+    Token(u32),
+}
+
+/// A token that is recognised in text as a whole.
+struct Special {
+    id: u32,
+    text: String,
+    /// Recognised in every text; the others only on request.
+    always: bool,
+    /// Swallows the ASCII white space that follows it.
+    strip_right: bool,
+}
+
+/// Recognises special tokens as llama.cpp does: the longest first, each throughout the text, from left to right.
+///
+/// That order is visible where special tokens overlap: a longer one further right wins over a shorter one before it.
+pub(super) struct Partition {
+    /// Longest first; equally long ones by id.
+    specials: Vec<Special>,
+    /// For each byte, the specials that begin with it.
+    by_first: Vec<Vec<u32>>,
+}
+
+impl Partition {
+    /// All control, unknown and user-defined tokens of `list`. `strip_right` says of a text whether it swallows the
+    /// white space after it.
+    pub(super) fn new(list: &TokenList, strip_right: impl Fn(&str) -> bool) -> Partition {
+        let special = |kind| matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
+        let indices = (0..list.len()).filter(|&index| special(list.kinds[index]));
+        let mut specials: Vec<Special> = indices
+            .map(|index| {
+                let text = list.text(index).into_owned();
+                Special {
+                    id: index as u32,
+                    always: list.kinds[index] == Kind::UserDefined,
+                    strip_right: strip_right(&text),
+                    text,
+                }
+            })
+            .collect();
+        specials.sort_by_key(|special| std::cmp::Reverse(special.text.len()));
+        let mut by_first = vec![Vec::new(); 256];
+        for (index, special) in specials.iter().enumerate() {
+            by_first[usize::from(special.text.as_bytes()[0])].push(index as u32);
+        }
+        Partition { specials, by_first }
+    }
+
+    /// Cuts `text`; control and unknown tokens are recognised only if `parse`.
+    pub(super) fn split<'t>(&self, text: &'t str, parse: bool) -> Vec<Fragment<'t>> {
+        let mut fragments = Vec::new();
+        if !text.is_empty() {
+            fragments.push(Fragment::Text(text));
+        }
+        for index in self.present(text, parse) {
+            let special = &self.specials[index as usize];
+            let mut next = Vec::with_capacity(fragments.len() + 2);
+            for fragment in fragments {
+                match fragment {
+                    Fragment::Text(text) => special.cut(text, &mut next),
+                    token => next.push(token),
+                }
+            }
+            fragments = next;
+        }
+        fragments
+    }
+
+    /// The specials that occur in `text` at all, in order: most texts have none, and vocabularies have hundreds.
+    fn present(&self, text: &str, parse: bool) -> Vec<u32> {
+        let mut found = Vec::new();
+        for (at, &byte) in text.as_bytes().iter().enumerate() {
+            for &index in &self.by_first[usize::from(byte)] {
+                let special = &self.specials[index as usize];
+                let wanted = parse || special.always;
+                if wanted && text.as_bytes()[at..].starts_with(special.text.as_bytes()) {
+                    found.push(index);
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+impl Special {
+    /// Cuts `text` wherever this token occurs.
+    fn cut<'t>(&self, mut text: &'t str, out: &mut Vec<Fragment<'t>>) {
+        while let Some(at) = text.find(&self.text) {
+            if at > 0 {
+                out.push(Fragment::Text(&text[..at]));
+            }
+            out.push(Fragment::Token(self.id));
+            text = &text[at + self.text.len()..];
+            if self.strip_right {
+                let space = [' ', '\t', '\n', '\u{b}', '\u{c}', '\r'];
+                text = text.trim_start_matches(space);
+            }
+        }
+        if !text.is_empty() {
+            out.push(Fragment::Text(text));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The compiled step of a two-layer toy, as files: `graphs/golden/<family>.*`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test golden` rewrites them; read the difference before it is
+//! committed.
+
+use bumpalo::Bump;
+use greta_infer::dtype::DType;
+use greta_infer::graph::dot::{Notes, dot};
+use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
+use greta_infer::plan;
+use greta_infer::program::Target;
+use greta_infer::runtime::{Format, Stage, compile, dump};
+use std::path::PathBuf;
+
+fn toy(architecture: &str) -> Model {
+    let hyper = Hyperparameters {
+        architecture: architecture.into(),
+        layers: 2,
+        embedding: 64,
+        feed_forward: 96,
+        heads: 4,
+        kv_heads: 2,
+        head_size: 16,
+        vocabulary: 128,
+        context: 256,
+        rms_eps: 1e-5,
+        rope_base: 10_000.0,
+        rope_dims: None,
+        rope_position_scale: 1.0,
+        embedding_scale: 1.0,
+        window: None,
+    };
+    Model::random(hyper, None, DType::Q8_0, 1).expect("the toy is a valid model")
+}
+
+fn compare(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("graphs/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).expect("graphs/golden can be written");
+        return;
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    let difference = golden.lines().zip(text.lines()).position(|(a, b)| a != b);
+    let line = difference.unwrap_or(golden.lines().count().min(text.lines().count())) + 1;
+    assert!(
+        golden == text,
+        "{name} differs from line {line}; UPDATE_GOLDEN=1 cargo test --test golden rewrites it"
+    );
+}
+
+fn check(family: &str) {
+    let model = toy(family);
+    let arena = Bump::new();
+    let extent = Extent {
+        rows: 1,
+        context: 256,
+        logits: Logits::Last,
+    };
+    let step = compile(&model, &arena, extent, Target::Cpu).expect("the toy compiles");
+    compare(
+        &format!("{family}.built.dot"),
+        &dot(&step.built, &Notes::NONE),
+    );
+    compare(
+        &format!("{family}.final.dot"),
+        &dump(&step, Stage::Planned, Format::Dot),
+    );
+    compare(
+        &format!("{family}.plan.txt"),
+        &plan::text(&step.fused, &step.plan),
+    );
+    compare(&format!("{family}.program.txt"), &step.program.text());
+    let chunk = Extent { rows: 32, ..extent };
+    let chunk = compile(&model, &arena, chunk, Target::Cpu).expect("the toy compiles");
+    compare(
+        &format!("{family}.prompt.program.txt"),
+        &chunk.program.text(),
+    );
+}
+
+#[test]
+fn llama() {
+    check("llama");
+}

@@ -1,0 +1,8 @@
+//! What several test files share: oracles, toy models, randomness. No test uses all of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod command;
+pub mod compare;
+pub mod oracle;
+pub mod rng;
+pub mod toy;
