@@ -73,6 +73,19 @@ pub(crate) trait Lanes: Copy {
     );
 }
 
+/// Asks for the cache line at `p` in the second-level cache; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is in the target's baseline, and a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// A type of weights or cache entries that a vector loads from memory.
 ///
 /// # Safety
