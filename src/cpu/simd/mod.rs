@@ -59,6 +59,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn zero_where_below(self, x: Self, limit: Self) -> Self;
     /// The sum of the lanes, by halves.
     unsafe fn sum(self) -> f32;
+    /// Writes the sum of each of four vectors.
+    unsafe fn store_sums(vectors: [Self; 4], p: *mut f32);
     /// The greatest lane.
     unsafe fn greatest(self) -> f32;
     /// Writes the transpose of an N × N block: row `i` is read at `src + min(i, live − 1)·stride` bytes, its first
