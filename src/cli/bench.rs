@@ -292,10 +292,7 @@ fn table(json: &Json) -> String {
     );
     [
         row("model", json.model.clone()),
-        row(
-            "device",
-            format!("{}, {} threads", json.device, json.threads),
-        ),
+        row("device", json.device.clone()),
         row("memory", memory),
         row("load", format!("{} ms", figure(Some(json.load_ms)))),
         row(
