@@ -22,7 +22,7 @@ const _: () = assert!(GEMM_UNIT_COLS == BLOCK_LEN);
 pub struct Segment {
     pub matrix: Matrix,
     pub kernel: PanelKernel,
-    /// `[R, N]` f32, or [`Element::Q8A`](crate::graph::Element::Q8A) after a gate.
+    /// `[R, N]` f32, or [`Element::Q15A`](crate::graph::Element::Q15A) after a gate.
     pub y: *mut u8,
     pub y_stride: usize,
 }

@@ -69,12 +69,12 @@ pub fn resolve(
     let quantise = launch
         .outputs
         .first()
-        .is_some_and(|s| s.element == Element::Q8A);
+        .is_some_and(|s| s.element == Element::Q15A);
     let segment = |index: usize, slot: &Slot| -> Result<Segment, CpuError> {
         let matrix = weights.matrix(program, launch.weights[index]);
         let x = launch.inputs[0];
         let kernel = match x.element {
-            Element::Q8A => quantised_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
+            Element::Q15A => quantised_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
             Element::F32 => float_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
         };
         let kernel = kernel.ok_or_else(|| CpuError::NoKernel {

@@ -34,9 +34,10 @@ use std::fmt;
 pub enum Element {
     /// 32-bit float.
     F32,
-    /// Activations rounded to 8 bits for integer dot products, in blocks of 32: the quants, their
-    /// scale, and the sums that the constant terms of asymmetric weights multiply (44 bytes).
-    Q8A,
+    /// Activations rounded to integers of 15 bits for integer dot products, in blocks of 32: two
+    /// planes of signed bytes, their scale, and the sums that the constant terms of asymmetric
+    /// weights multiply (80 bytes).
+    Q15A,
 }
 
 impl Element {
@@ -45,7 +46,7 @@ impl Element {
         let cols = cols as usize;
         let bytes = match self {
             Element::F32 => cols * 4,
-            Element::Q8A => cols.div_ceil(32) * 44,
+            Element::Q15A => cols.div_ceil(32) * 80,
         };
         bytes.next_multiple_of(64)
     }
@@ -55,7 +56,7 @@ impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Element::F32 => "f32",
-            Element::Q8A => "q8a",
+            Element::Q15A => "q15a",
         })
     }
 }

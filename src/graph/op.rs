@@ -115,7 +115,7 @@ pub enum Op {
     Add,
     /// `y = by · x`.
     Scale { by: f32 },
-    /// Rounds rows to 8 bits, 32 elements a scale ([`super::Element::Q8A`]).
+    /// Rounds rows to integers, 32 elements a scale ([`super::Element::Q15A`]).
     Quantize,
     /// `y [1, N]`: the last live row of `x [R, N]`.
     LastRow,

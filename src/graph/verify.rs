@@ -4,7 +4,7 @@
 //! 1. Ids are in range; every value has at most one producer, and a node reads only values that an
 //!    earlier node wrote.
 //! 2. Every node has the inputs, weights, states and outputs of its op, in number and in shape.
-//! 3. Elements fit: a quantised value ([`Element::Q8A`]) is read only by GEMMs whose weights are
+//! 3. Elements fit: a quantised value ([`Element::Q15A`]) is read only by GEMMs whose weights are
 //!    quantised, and a GEMM reads one kind of activation for all of its weights.
 //! 4. `H` is a multiple of `G`; RoPE turns an even number of elements, at most `D`.
 //! 5. Each cache is appended to by exactly one node, before any node attends to it.
@@ -333,7 +333,7 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.arity(1, 0, 1)?;
                 let (x, y) = (self.input(0), self.output(0));
                 self.float("input", x)?;
-                self.same("output", Element::Q8A, y.element)?;
+                self.same("output", Element::Q15A, y.element)?;
                 self.same("rows", x.rows, y.rows)?;
                 self.same("columns", x.cols, y.cols)
             }

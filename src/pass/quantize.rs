@@ -1,4 +1,4 @@
-//! Rounds the activations that quantised weights multiply to 8 bits, once for all their readers:
+//! Rounds the activations that quantised weights multiply to integers, once for all their readers:
 //! in the producer where it can do it on the way out, else in a `quantize` node of its own.
 
 use super::Report;
@@ -39,12 +39,12 @@ pub(super) fn quantize_activations(mut graph: Graph<'_>) -> (Graph<'_>, Report) 
             name,
             rows,
             cols,
-            element: Element::Q8A,
+            element: Element::Q15A,
         });
         quantized[index] = Some(q);
     }
     for value in folded {
-        graph.set_element(value, Element::Q8A);
+        graph.set_element(value, Element::Q15A);
     }
 
     let mut next = graph.without_nodes();

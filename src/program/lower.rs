@@ -86,7 +86,7 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
     let quantises = node
         .outputs
         .first()
-        .is_some_and(|&v| graph.value(v).element == Element::Q8A);
+        .is_some_and(|&v| graph.value(v).element == Element::Q15A);
     if quantises && node.op != Op::Quantize {
         name += "_quantize";
     }

@@ -76,6 +76,21 @@ unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk: usize) {
     }
 }
 
+/// Σ of the activations that scale `s` of a chunk covers.
+///
+/// # Safety
+/// `x` must point to a block.
+#[inline(always)]
+unsafe fn total<H: Shape>(x: *const Block, s: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    let sums = unsafe { (*x).sums };
+    if H::SCALES == 1 {
+        sums[0] + sums[1]
+    } else {
+        sums[s]
+    }
+}
+
 /// Adds one chunk's products to the accumulators of `R` rows: the whole arithmetic of a quantised product.
 ///
 /// # Safety
@@ -92,23 +107,23 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         for s in 0..H::SCALES {
-            let minus = -offset as i16;
-            let weights = match (H::SCALES, s) {
-                (1, _) => [minus, minus],
-                (_, 0) => [minus, 0],
-                _ => [0, minus],
-            };
-            let mut sums = [S::zero(); R];
-            let mut at = [core::ptr::null(); R];
+            let groups = GROUPS / H::SCALES;
+            let planes: [[*const u8; R]; 2] = core::array::from_fn(|plane| {
+                core::array::from_fn(|r| {
+                    let plane = (&raw const (*x[r]).planes[plane]).cast::<u8>();
+                    plane.add(H::SCALED * s)
+                })
+            });
+            let [high, low] = planes;
+            let mut sums = S::dots::<H, R>([S::zero(); R], groups, |i| q(s * groups + i), high);
+            let offsets = !H::MIN && (H::MAX != 255 || S::BYTE_OFFSET != 0);
             for r in 0..R {
-                at[r] = x[r].cast::<u8>().add(H::SCALED * s);
-                let offsets = H::MAX != 255 || S::BYTE_OFFSET != 0;
-                if !H::MIN && offsets {
-                    sums[r] = S::offset(&raw const (*x[r]).sums, weights);
+                sums[r] = S::shift_sums(sums[r]);
+                if offsets {
+                    sums[r] = S::add_sums(sums[r], -offset * total::<H>(x[r], s));
                 }
             }
-            let groups = GROUPS / H::SCALES;
-            let sums = S::dots::<H, R>(sums, groups, |i| q(s * groups + i), at);
+            let sums = S::dots::<H, R>(sums, groups, |i| q(s * groups + i), low);
             let scale = scale(s);
             for r in 0..R {
                 let sum = S::mul(S::to_f(sums[r]), S::splat((*x[r]).scale));
@@ -120,7 +135,7 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
                     let sum = if H::SCALES == 1 {
                         (*x[r]).scaled_sum
                     } else {
-                        (*x[r]).scale * f32::from((*x[r]).sums[s])
+                        (*x[r]).scale * (*x[r]).sums[s] as f32
                     };
                     acc[r] = S::fma(min, S::splat(sum), acc[r]);
                 }

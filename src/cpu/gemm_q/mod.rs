@@ -1,4 +1,4 @@
-//! Matrix products with quantised weights and 8-bit activations: `y [R, N] = x [R, K] · Wᵀ, W [N, K]`.
+//! Matrix products with quantised weights and integer activations: `y [R, N] = x [R, K] · Wᵀ, W [N, K]`.
 //!
 //! # The arithmetic
 //!

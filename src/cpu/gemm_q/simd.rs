@@ -61,8 +61,10 @@ pub(crate) trait Simd: Sized {
 
     /// Zero sums.
     unsafe fn zero() -> Self::A;
-    /// `sums[0] · weights[0] + sums[1] · weights[1]` in every lane; `sums` is aligned to 4.
-    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> Self::A;
+    /// `sums · 128` in every lane: the weight of the activations' high plane.
+    unsafe fn shift_sums(sums: Self::A) -> Self::A;
+    /// `sums + v` in every lane.
+    unsafe fn add_sums(sums: Self::A, v: i32) -> Self::A;
     /// Adds to `sums[r]` the products of `groups` groups of codes, read through `w(0 … groups)`, with the activations at
     /// `x[r]`: four bytes a group. Codes are unsigned bytes up to `H::MAX`.
     unsafe fn dots<H: Shape, const R: usize>(

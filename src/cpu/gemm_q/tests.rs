@@ -190,11 +190,11 @@ impl Case {
                     let largest = w.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
                     for c in 0..BLOCK_LEN {
                         let w = f64::from(w[c]);
-                        let rounded = f64::from(block.scale) * f64::from(block.qs[c]);
+                        let rounded = f64::from(block.scale) * f64::from(block.q(c));
                         quantised += w * rounded;
                         exact += w * f64::from(x[c]);
                         magnitude += largest * rounded.abs();
-                        slack += w.abs() * f64::from(block.scale) * 0.50002;
+                        slack += w.abs() * f64::from(block.scale) * 0.503;
                     }
                 }
                 let error = (got - quantised).abs();

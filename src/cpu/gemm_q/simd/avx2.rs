@@ -1,6 +1,7 @@
 //! Eight lanes a register, with two ways to multiply bytes: AVX2's `maddubs`, and AVX-VNNI where the machine has it.
 
 use super::Simd;
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use core::arch::x86_64::*;
@@ -262,13 +263,14 @@ impl<M: Multiply> Simd for Ymm<M> {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
-    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> __m256i {
-        // SAFETY: the trait's contract; two shorts are one i32.
-        unsafe {
-            let sums = _mm256_set1_epi32(sums.cast::<i32>().read());
-            let weights = _mm256_set1_epi32(core::mem::transmute::<[i16; 2], i32>(weights));
-            _mm256_madd_epi16(sums, weights)
-        }
+    unsafe fn shift_sums(sums: __m256i) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_slli_epi32::<{ HIGH_SHIFT as i32 }>(sums) }
+    }
+    #[inline(always)]
+    unsafe fn add_sums(sums: __m256i, v: i32) -> __m256i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_add_epi32(sums, _mm256_set1_epi32(v)) }
     }
     #[inline(always)]
     unsafe fn dots<H: Shape, const R: usize>(

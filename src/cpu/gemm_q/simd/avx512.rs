@@ -1,6 +1,7 @@
 //! Sixteen lanes in one register; four products a lane in one VNNI instruction.
 
 use super::Simd;
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use core::arch::x86_64::*;
@@ -121,13 +122,14 @@ impl Simd for Zmm {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> __m512i {
-        // SAFETY: the trait's contract; two shorts are one i32. VNNI's form takes its operand straight from memory.
-        unsafe {
-            let sums = _mm512_set1_epi32(sums.cast::<i32>().read());
-            let weights = _mm512_set1_epi32(core::mem::transmute::<[i16; 2], i32>(weights));
-            _mm512_dpwssd_epi32(_mm512_setzero_si512(), weights, sums)
-        }
+    unsafe fn shift_sums(sums: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_slli_epi32::<HIGH_SHIFT>(sums) }
+    }
+    #[inline(always)]
+    unsafe fn add_sums(sums: __m512i, v: i32) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(v)) }
     }
     #[inline(always)]
     unsafe fn dots<H: Shape, const R: usize>(

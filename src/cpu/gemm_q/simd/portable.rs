@@ -4,6 +4,7 @@
 //! paths' in the last bits.
 
 use super::Simd;
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use crate::cpu::panel::LANES;
@@ -111,11 +112,12 @@ impl Simd for Portable {
         [0; LANES]
     }
     #[inline(always)]
-    unsafe fn offset(sums: *const [i16; 2], weights: [i16; 2]) -> [i32; LANES] {
-        // SAFETY: the caller's promise.
-        let sums = unsafe { sums.read() };
-        let product = |i: usize| i32::from(sums[i]) * i32::from(weights[i]);
-        [product(0) + product(1); LANES]
+    unsafe fn shift_sums(sums: [i32; LANES]) -> [i32; LANES] {
+        sums.map(|sum| sum << HIGH_SHIFT)
+    }
+    #[inline(always)]
+    unsafe fn add_sums(sums: [i32; LANES], v: i32) -> [i32; LANES] {
+        sums.map(|sum| sum + v)
     }
     #[inline(always)]
     unsafe fn dots<H: Shape, const R: usize>(
