@@ -53,6 +53,7 @@ pub mod cli;
 pub mod cpu;
 pub mod dtype;
 pub mod generate;
+pub mod gpu;
 pub mod graph;
 pub mod loader;
 pub mod model;
