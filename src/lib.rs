@@ -1,4 +1,53 @@
-//! `greta_infer`: one decode step as a graph, planned once, recorded once, replayed for every token.
+//! `greta_infer` turns *one decode step* of a Llama-family model into a graph, plans every buffer
+//! once, records the step once, and replays the recording for every token.
+//!
+//! ```text
+//! Definition ─→ Graph ─→ (passes) ─→ Plan ─→ Program ─→ Recording ─→ replay, replay, replay …
+//! graphs/*.toml  IR      fuse, DCE   arena    launches   a GPU graph
+//!                                    offsets  + cost     or the CPU's task list
+//! ```
+//!
+//! Every noun is a value that can be printed, compared and tested without a device, and every
+//! arrow is a free function:
+//!
+//! | noun | what it is | room |
+//! |---|---|---|
+//! | [`Definition`](model::Definition) | a family's step as data: nodes and weight names | [`model`] |
+//! | [`Graph`](graph::Graph) | typed nodes over `[rows, cols]` values, verified | [`graph`] |
+//! | passes | Graph → Graph, each reporting how often it fired and why not | [`pass`] |
+//! | [`Plan`](plan::Plan) | an arena offset for every temporary, proved | [`plan`] |
+//! | [`Program`](program::Program) | launches with resolved operands and their costs | [`program`] |
+//! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`runtime`] |
+//!
+//! A [`Step`](program::Step) (tokens and a position) is the only thing that differs between two
+//! replays; everything else is frozen when the program is recorded. Prompts use the same pipeline
+//! with `R` rows instead of one, as a program and a recording of their own.
+//!
+//! # Who may import whom
+//!
+//! `dtype` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
+//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `runtime` joins them;
+//! `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
+//!
+//! # What never happens
+//!
+//! 1. `graph` knows no file, kernel or device; `plan` knows no op; `loader` knows no model.
+//! 2. A graph reaches the planner only as [`Verified`](graph::Verified), and offsets reach a
+//!    program only as a checked [`Plan`](plan::Plan).
+//! 3. After a session is built nothing is allocated a token, on the device or on the host.
+//! 4. Whatever a recording points at is owned beside it and dropped after it.
+//! 5. Weights, types or prompts that are not supported never run anyway: the error names the file,
+//!    the tensor, both sides of the mismatch, and what is supported.
+//! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files.
+//! 7. `unsafe` stands only in `cpu` and in `loader`'s memory map, and each block argues its case.
+//!
+//! # Adding a backend
+//!
+//! 1. A variant of [`Target`](program::Target), and what [`program::lower`] does differently for it.
+//! 2. A room that resolves a [`Program`](program::Program) into launches on the device: kernels,
+//!    addresses, the step's words in memory. It imports `program`, never `graph`'s builder.
+//! 3. [`Backend`](runtime::Backend) and [`Recording`](runtime::Recording) for it, in `runtime`.
+//! 4. Every kernel compared with its CPU twin and with the f64 oracle of the tests.
 
 pub mod cli;
 pub mod cpu;

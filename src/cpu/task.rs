@@ -236,6 +236,7 @@ impl Task {
                 .scratch_bytes
                 .max(gated.up.kernel.scratch_bytes),
             Task::RmsNorm { x, .. } => x.cols * size_of::<f32>(),
+            Task::RopeAppend { k, .. } => k.cols * size_of::<f32>(),
             Task::AttentionCombine { y, .. } => y.cols * size_of::<f32>(),
             Task::Attention { shape, .. } | Task::AttentionSplit { shape, .. } => {
                 shape.scratch_bytes()
@@ -367,10 +368,10 @@ impl Task {
                         let (query, kv, angles) =
                             (heads.query as usize, heads.kv as usize, table.f32(r));
                         rope::rope(*isa, q.f32(r), y.f32(r), query, size, angles, *style, *dims);
-                        // k is this launch's own: nobody reads it after, so it is turned in place.
-                        rope::rope(*isa, k.f32(r), k.f32(r), kv, size, angles, *style, *dims);
-                        for (x, cache) in [(k, caches.keys), (v, caches.values)] {
-                            kv::kv_append(*isa, x.f32(r), 0, cache, shape, position + r, 1, (0, 1));
+                        let turned = scratch.kernel.cast::<f32>();
+                        rope::rope(*isa, k.f32(r), turned, kv, size, angles, *style, *dims);
+                        for (x, cache) in [(turned, caches.keys), (v.f32(r), caches.values)] {
+                            kv::kv_append(*isa, x, 0, cache, shape, position + r, 1, (0, 1));
                         }
                     }
                 }

@@ -165,30 +165,29 @@ impl Sampler {
 fn collect(settings: &Sampling, row: &[f32], max: f32, out: &mut Vec<Candidate>) -> bool {
     let (top_p, min_p) = (f64::from(settings.top_p), f64::from(settings.min_p));
     let top_k = settings.top_k as usize;
-    // ln(0) is −∞: with min-p off the threshold excludes nothing.
-    let threshold = f64::from(max) + min_p.ln();
-    if top_k > 0 && top_k < row.len() {
-        scan::top_k(row, top_k, out);
-    } else if top_p < 1.0 || top_k > 0 {
-        // Tokens below the min-p threshold still belong to top-p's total, but can be left out of the list.
-        scan::at_least(row, threshold, out);
-    } else if min_p > 0.0 {
-        scan::at_least(row, threshold, out);
-        out.sort_unstable_by(scan::descending);
-        return true;
-    } else {
+    if top_k == 0 && top_p >= 1.0 && min_p == 0.0 {
         return false;
     }
-    if top_p < 1.0 {
-        let total: f64 = if top_k > 0 && top_k < row.len() {
-            out.iter().map(|c| scan::weight(c.1, max, 1.0)).sum()
-        } else {
-            row.iter().map(|&x| scan::weight(x, max, 1.0)).sum()
-        };
-        scan::keep_prefix(out, |c| scan::weight(c.1, max, 1.0), top_p * total);
+    let weight = |logit: f32| scan::weight(logit, max, 1.0);
+    // ln(0) is −∞: with min-p off the threshold excludes nothing.
+    let threshold = f64::from(max) + min_p.ln();
+    let mut target = f64::INFINITY;
+    if top_k > 0 && top_k < row.len() {
+        scan::top_k(row, top_k, out);
+        if top_p < 1.0 {
+            target = top_p * out.iter().map(|c| weight(c.1)).sum::<f64>();
+        }
+    } else if top_p < 1.0 {
+        let total: f64 = row.iter().map(|&logit| weight(logit)).sum();
+        target = top_p * total;
+        // All tokens lighter than (1 − p) · total / V together weigh less than (1 − p) · total, so the prefix ends
+        // before them; the half leaves room for rounding. That spares sorting nearly the whole row.
+        let lightest = 0.5 * (1.0 - top_p) * total / row.len() as f64;
+        scan::at_least(row, threshold.max(f64::from(max) + lightest.ln()), out);
     } else {
-        out.sort_unstable_by(scan::descending);
+        scan::at_least(row, threshold, out);
     }
+    scan::keep_prefix(out, |c| weight(c.1), target);
     let kept = out.partition_point(|c| f64::from(c.1) >= threshold);
     out.truncate(kept.max(1));
     true

@@ -295,7 +295,7 @@ fn a_seed_names_one_sequence() {
 
 const PLAIN_0: [u32; 12] = [423, 319, 120, 60, 130, 49, 5, 131, 161, 338, 333, 210];
 const PLAIN_1: [u32; 12] = [191, 149, 400, 460, 431, 68, 365, 393, 204, 232, 423, 111];
-const CUT_42: [u32; 12] = [0; 12];
+const CUT_42: [u32; 12] = [292, 90, 322, 393, 210, 232, 322, 464, 221, 109, 251, 210];
 
 #[test]
 fn the_generator_is_chacha8_keyed_by_the_seed() {
@@ -434,4 +434,44 @@ fn log_probabilities_are_those_of_an_f64_softmax() {
     let half = 0.5f32.ln();
     assert_eq!(out, [(0, half), (1, half)]);
     assert!(top_logprobs(&[f32::NAN], 1, &mut out).is_err());
+}
+
+#[test]
+fn nothing_grows_after_the_first_call() {
+    let base = open(9);
+    let cases = [
+        base,
+        Sampling::default(),
+        Sampling { top_k: 1, ..base },
+        Sampling {
+            top_k: u32::MAX,
+            ..base
+        },
+        Sampling { top_p: 0.9, ..base },
+        Sampling {
+            min_p: 1e-9,
+            ..base
+        },
+        Sampling {
+            repeat_penalty: 1.1,
+            ..Sampling::greedy()
+        },
+    ];
+    for settings in cases {
+        let mut sampler = Sampler::new(settings, 3001).unwrap();
+        let capacities = |s: &Sampler| {
+            let lists = (s.candidates.capacity(), s.sums.capacity());
+            (lists, s.recent.capacity(), s.penalised.capacity())
+        };
+        let before = capacities(&sampler);
+        for seed in 0..20 {
+            let mut row = logits(seed, 3001);
+            if seed % 2 == 0 {
+                row.sort_by(f32::total_cmp);
+            }
+            let token = sampler.sample(&row).unwrap();
+            sampler.accept(token);
+        }
+        assert_eq!(capacities(&sampler), before, "{settings:?}");
+    }
 }

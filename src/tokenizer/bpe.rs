@@ -20,8 +20,8 @@ pub(super) struct ByteLevel {
     model: BPE,
     pre: PreTokenizer,
     alphabet: [char; 256],
-    /// Bytes that no token stands for: those that UTF-8 never uses, and some that training never met.
-    absent: Vec<u8>,
+    /// For each byte, whether no token stands for it: those that UTF-8 never uses, and some that training never met.
+    absent: [bool; 256],
 }
 
 impl ByteLevel {
@@ -47,11 +47,10 @@ impl ByteLevel {
         }
         let alphabet = byte_alphabet();
         let mut encoded = [0; 4];
-        let absent = (0..=255u8).filter(|&byte| {
-            let c: &str = alphabet[usize::from(byte)].encode_utf8(&mut encoded);
+        let absent = alphabet.map(|c| {
+            let c: &str = c.encode_utf8(&mut encoded);
             !vocab.contains_key(c)
         });
-        let absent = absent.collect();
         let merges = read_merges(&lines).map_err(|(index, problem)| TokenizerError::Entry {
             file: file.clone(),
             key: MERGES,
@@ -96,29 +95,33 @@ impl ByteLevel {
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
         self.pre.split(text, &mut |word| {
-            spelled.clear();
-            spelled.extend(word.bytes().map(|byte| self.alphabet[usize::from(byte)]));
-            let tokens = self.model.tokenize(&spelled);
-            let tokens = tokens.map_err(|_| TokenizerError::Unencodable {
-                file: self.file.clone(),
-                text: word.to_owned(),
-            })?;
-            out.extend(tokens.iter().map(|token| token.id));
+            // A byte without a token still keeps its neighbours from merging with each other.
+            let parts = word.as_bytes().split(|&byte| self.is_absent(byte));
+            for part in parts.filter(|part| !part.is_empty()) {
+                spelled.clear();
+                spelled.extend(part.iter().map(|&byte| self.alphabet[usize::from(byte)]));
+                let tokens = self.model.tokenize(&spelled);
+                let tokens = tokens.map_err(|_| TokenizerError::Unencodable {
+                    file: self.file.clone(),
+                    text: word.to_owned(),
+                })?;
+                out.extend(tokens.iter().map(|token| token.id));
+            }
             Ok(())
         })
     }
 
+    fn is_absent(&self, byte: u8) -> bool {
+        self.absent[usize::from(byte)]
+    }
+
     /// The first character of `text` that has a byte for which there is no token.
     pub(super) fn unspellable(&self, text: &str) -> Option<char> {
-        if self.absent.is_empty() {
-            return None;
-        }
-        let spelled = |c: char| {
-            let mut encoded = [0; 4];
+        let mut encoded = [0; 4];
+        text.chars().find(|c| {
             let mut bytes = c.encode_utf8(&mut encoded).bytes();
-            bytes.all(|byte| !self.absent.contains(&byte))
-        };
-        text.chars().find(|&c| !spelled(c))
+            bytes.any(|byte| self.is_absent(byte))
+        })
     }
 }
 

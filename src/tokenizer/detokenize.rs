@@ -49,8 +49,9 @@ impl<'t> Detokenizer<'t> {
         self.text.clear();
         if self.print_special || !self.tokenizer.is_special(id) {
             let piece = self.tokenizer.piece(id);
+            // No space is put before a token that was recognised as a whole, so none is taken from it.
             let stripped = match piece {
-                [b' ', rest @ ..] if self.strip_space => rest,
+                [b' ', rest @ ..] if self.strip_space && !self.tokenizer.is_whole(id) => rest,
                 _ => piece,
             };
             self.strip_space = false;

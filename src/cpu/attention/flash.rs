@@ -1,10 +1,11 @@
 //! One unit: some queries of one K/V head over a range of positions.
 
+use super::few;
 use crate::cpu::simd::{Element, ElementF16, Lanes, entry, exp};
 use crate::cpu::tile::{Rows, Start, multiply};
 
 /// Positions to a tile: 64 · D f32 of K and as many of V are 32 KiB at D = 64.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// What a unit computes.
 pub(super) struct Unit {
@@ -40,23 +41,23 @@ impl Layout {
             queries: queries.next_multiple_of(16),
         }
     }
-    /// The queries, scaled: [queries][d].
+    /// The queries, scaled: `[queries][d]`.
     fn q(&self) -> usize {
         0
     }
-    /// A tile of K, transposed: [d][TILE].
+    /// A tile of K, transposed: `[d][TILE]`.
     fn k(&self) -> usize {
         self.q() + self.queries * self.d
     }
-    /// A tile of V: [TILE][d].
+    /// A tile of V: `[TILE][d]`.
     fn v(&self) -> usize {
         self.k() + self.d * TILE
     }
-    /// Scores, then weights: [queries][TILE].
+    /// Scores, then weights: `[queries][TILE]`.
     fn scores(&self) -> usize {
         self.v() + TILE * self.d
     }
-    /// Weighted sums of V: [queries][d].
+    /// Weighted sums of V: `[queries][d]`.
     fn sums(&self) -> usize {
         self.scores() + self.queries * TILE
     }
@@ -130,6 +131,13 @@ unsafe fn flash<L: Lanes>(unit: *const Unit, scratch: *mut f32) {
         for first in (unit.from..unit.to).step_by(TILE) {
             let live = TILE.min(unit.to - first);
             let padded = live.next_multiple_of(16);
+            if queries <= few::FEW {
+                few::scores::<L>(unit, (first, live), q, scores);
+                weigh::<L>(unit, first, live, scores.at, (peak, shrink, total));
+                few::weighted_sums::<L>(unit, (first, live), weights.at, sums, start);
+                start = Start::Scaled(shrink);
+                continue;
+            }
             transpose_keys::<L>(unit, first, live, k);
             let k = Rows {
                 at: k.cast_const(),

@@ -13,6 +13,7 @@
 //!   the order of positions, so the result does not depend on the number of threads.
 
 mod combine;
+mod few;
 mod flash;
 #[cfg(test)]
 mod tests;

@@ -71,12 +71,20 @@ impl Case {
             .collect()
     }
 
-    fn assert_output(&self, out: &[f32], what: &str) {
+    /// [`Case::expected`] of every row and head, as the output lies.
+    fn expected_output(&self) -> Vec<(f64, f64)> {
+        (0..self.rows)
+            .flat_map(|r| (0..self.shape.heads).flat_map(move |h| self.expected(r, h)))
+            .collect()
+    }
+
+    fn assert_output(&self, out: &[f32], all: &[(f64, f64)], what: &str) {
         let d = self.shape.cache.head;
         for r in 0..self.rows {
             for h in 0..self.shape.heads {
-                for (i, (expected, size)) in self.expected(r, h).into_iter().enumerate() {
-                    let found = f64::from(out[(r * self.shape.heads + h) * d + i]);
+                for i in 0..d {
+                    let at = (r * self.shape.heads + h) * d + i;
+                    let ((expected, size), found) = (all[at], f64::from(out[at]));
                     assert!(
                         (found - expected).abs() <= 3e-6 * size,
                         "{what} [{r}, {h}, {i}]: expected {expected}, found {found}"
@@ -160,11 +168,17 @@ fn shape(heads: usize, kv_heads: usize, d: usize, window: Option<usize>) -> Atte
 
 fn shapes() -> Vec<AttentionShape> {
     let mut shapes = Vec::new();
-    for (heads, kv_heads) in [(1, 1), (9, 3), (4, 1), (16, 2), (7, 1)] {
-        for d in [8, 64, 72, 80] {
-            for window in [None, Some(1), Some(40)] {
-                shapes.push(shape(heads, kv_heads, d, window));
-            }
+    let heads = [
+        (1, 1, 8),
+        (9, 3, 64),
+        (4, 1, 72),
+        (16, 2, 8),
+        (7, 1, 80),
+        (9, 1, 64),
+    ];
+    for (heads, kv_heads, d) in heads {
+        for window in [None, Some(1), Some(40)] {
+            shapes.push(shape(heads, kv_heads, d, window));
         }
     }
     for d in [96, 128, 256] {
@@ -177,12 +191,13 @@ fn shapes() -> Vec<AttentionShape> {
 fn prompts_agree_with_the_formula() {
     let mut random = Random::from_clock();
     for shape in shapes() {
-        for (base, rows) in [(0, 1), (0, 5), (0, 67), (3, 70), (129, 40), (200, 11)] {
+        for (base, rows) in [(0, 1), (0, 5), (3, 70), (129, 40), (200, 11)] {
             let case = Case::new(shape, base, rows, &mut random);
+            let expected = case.expected_output();
             for isa in Isa::available() {
                 let what = format!("{isa} {shape:?} base={base} rows={rows}");
                 let out = case.prompt(isa, 1);
-                case.assert_output(&out, &what);
+                case.assert_output(&out, &expected, &what);
                 assert_eq!(
                     out,
                     case.prompt(isa, 3),
@@ -199,10 +214,11 @@ fn decode_agrees_with_the_formula() {
     for shape in shapes() {
         for position in [0, 1, 15, 63, 64, 65, 127, 200, 210] {
             let case = Case::new(shape, position, 1, &mut random);
+            let expected = case.expected_output();
             for isa in Isa::available() {
                 let what = format!("{isa} {shape:?} position={position}");
                 let out = case.decode(isa, 1);
-                case.assert_output(&out, &what);
+                case.assert_output(&out, &expected, &what);
                 assert_eq!(
                     out,
                     case.decode(isa, 4),

@@ -2,8 +2,8 @@
 //!
 //! y [R, N] = x [R, K] · Wᵀ, W [N, K], one [panel](super::panel) of 16 weight rows a call, activations f32.
 //!
-//! - One row is bound by memory: dot products over the panel's rows, several rows at once so that as many
-//!   loads are in flight.
+//! - One row is bound by memory: dot products of the panel's rows, one after the other, so that memory is
+//!   read in order, and prefetched.
 //! - More rows are bound by arithmetic: the panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
 //!   each weight is converted once a call, and multiplied by a tile of registers.
 

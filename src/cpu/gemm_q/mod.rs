@@ -20,7 +20,7 @@
 //!
 //! # The files
 //!
-//! [`format`](mod@format) says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
+//! `format` says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
 //! a dozen operations with an implementation per instruction set; `driver` has the loops, written once.
 
 mod driver;

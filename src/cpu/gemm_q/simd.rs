@@ -39,6 +39,9 @@ pub(crate) trait Simd: Sized {
     /// `(v >> by) & mask` in every byte; `mask` has no bit from `8 − by` up.
     unsafe fn shift_right(v: Self::I, by: u32, mask: u8) -> Self::I;
 
+    /// Asks for the cache line at `at`, which need not be mapped, into the second-level cache.
+    unsafe fn prefetch(at: *const u8);
+
     /// Reads floats.
     unsafe fn load_f(at: *const f32) -> Self::F;
     /// Writes floats.

@@ -134,6 +134,15 @@ impl Lanes for F32x8 {
         }
     }
     #[inline(always)]
+    unsafe fn store_sums([a, b, c, d]: [Self; 4], p: *mut f32) {
+        unsafe {
+            // Each half holds, in order, a pair's sums of the four, then their sums.
+            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a.0, b.0), _mm256_hadd_ps(c.0, d.0));
+            let low = _mm256_castps256_ps128(pairs);
+            _mm_storeu_ps(p, _mm_add_ps(low, _mm256_extractf128_ps::<1>(pairs)));
+        }
+    }
+    #[inline(always)]
     unsafe fn greatest(self) -> f32 {
         unsafe {
             let a = _mm_max_ps(

@@ -121,6 +121,25 @@ impl Lanes for F32x16 {
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
     #[inline(always)]
+    unsafe fn store_sums([a, b, c, d]: [Self; 4], p: *mut f32) {
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c.0, d.0), _mm512_unpackhi_ps(c.0, d.0));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            // Each quarter holds its own sums of the four vectors, in order.
+            let quarters = _mm512_add_ps(
+                _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)),
+            );
+            let halves = _mm256_add_ps(
+                _mm512_castps512_ps256(quarters),
+                _mm512_extractf32x8_ps::<1>(quarters),
+            );
+            let low = _mm256_castps256_ps128(halves);
+            _mm_storeu_ps(p, _mm_add_ps(low, _mm256_extractf128_ps::<1>(halves)));
+        }
+    }
+    #[inline(always)]
     unsafe fn greatest(self) -> f32 {
         unsafe { _mm512_reduce_max_ps(self.0) }
     }

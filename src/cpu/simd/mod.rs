@@ -59,6 +59,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn zero_where_below(self, x: Self, limit: Self) -> Self;
     /// The sum of the lanes, by halves.
     unsafe fn sum(self) -> f32;
+    /// Writes the sum of each of four vectors.
+    unsafe fn store_sums(vectors: [Self; 4], p: *mut f32);
     /// The greatest lane.
     unsafe fn greatest(self) -> f32;
     /// Writes the transpose of an N × N block: row `i` is read at `src + min(i, live − 1)·stride` bytes, its first
@@ -71,6 +73,19 @@ pub(crate) trait Lanes: Copy {
         out: *mut f32,
         out_stride: usize,
     );
+}
+
+/// Asks for the cache line at `p` in the second-level cache; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE is in the target's baseline, and a prefetch faults at no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 /// A type of weights or cache entries that a vector loads from memory.

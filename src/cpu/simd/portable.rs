@@ -191,6 +191,13 @@ impl Lanes for Array8 {
         ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
     }
     #[inline(always)]
+    unsafe fn store_sums(vectors: [Self; 4], p: *mut f32) {
+        for (i, v) in vectors.into_iter().enumerate() {
+            // SAFETY: the caller promises four writable f32.
+            unsafe { p.add(i).write_unaligned(v.sum()) }
+        }
+    }
+    #[inline(always)]
     unsafe fn greatest(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }

@@ -52,12 +52,15 @@ unsafe fn transpose_body<L: Lanes>(x: *const f32, live: usize, cols: usize, y: *
 
 #[inline(always)]
 unsafe fn reduce_body<L: Lanes>(x: *const f32, y: *mut f32) {
-    // SAFETY: the test passes 16 elements, and room for three.
+    // SAFETY: the test passes 16 elements, and room for seven.
     unsafe {
         let x = L::load(x);
         *y = x.sum();
         *y.add(1) = x.greatest();
         *y.add(2) = L::N as f32;
+        let numbered = |i: usize| x.mul(L::splat(i as f32));
+        let vectors = [numbered(1), numbered(2), numbered(3), numbered(4)];
+        L::store_sums(vectors, y.add(3));
     }
 }
 
@@ -153,9 +156,9 @@ fn rounding_to_half_is_to_nearest_even() {
 #[test]
 fn transposes_whole_and_ragged_blocks() {
     for isa in Isa::available() {
-        let mut lanes = [0.0; 3];
+        let mut lanes = [0.0; 7];
         let x: Vec<f32> = Random::from_clock().normal(16 * 20);
-        // SAFETY: 16 elements are readable, three writable.
+        // SAFETY: 16 elements are readable, seven writable.
         unsafe { reduce_fn(isa)(x.as_ptr(), lanes.as_mut_ptr()) };
         let n = lanes[2] as usize;
         for live in 1..=n + 1 {
@@ -189,12 +192,13 @@ fn reductions_take_every_lane() {
         for lane in 0..16 {
             let mut x = [-1.0f32; 16];
             x[lane] = 5.0;
-            let mut y = [0.0; 3];
-            // SAFETY: 16 elements are readable, three writable.
+            let mut y = [0.0; 7];
+            // SAFETY: 16 elements are readable, seven writable.
             unsafe { reduce_fn(isa)(x.as_ptr(), y.as_mut_ptr()) };
             if lane < y[2] as usize {
                 assert_eq!(y[0], 6.0 - y[2], "{isa}");
                 assert_eq!(y[1], 5.0, "{isa}");
+                assert_eq!(y[3..], [1.0, 2.0, 3.0, 4.0].map(|i| i * y[0]), "{isa}");
             }
         }
     }

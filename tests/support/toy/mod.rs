@@ -1,12 +1,11 @@
 //! Toy Llama models with random weights of any runnable format, as GGUF files and as the oracle's tensors.
 
-mod gguf;
 pub mod vocabulary;
 pub mod weights;
 
+use super::gguf_writer::{self, GgufWriter};
 use super::oracle::{FORMATS, Format, Hyper, Llama, RawTensor, Rope};
 use super::rng::Rng;
-use gguf::Meta;
 use std::path::{Path, PathBuf};
 use vocabulary::Vocabulary;
 use weights::random_blocks;
@@ -227,39 +226,47 @@ impl Toy {
             .collect()
     }
 
-    /// The file's metadata, in file order.
-    fn metadata(&self) -> Vec<(&'static str, Meta)> {
-        let (s, v) = (self.recipe.shape, &self.vocabulary);
-        let size = |n: usize| Meta::U32(n as u32);
-        vec![
-            ("general.architecture", Meta::String("llama".into())),
-            ("general.name", Meta::String(self.recipe.describe())),
-            ("llama.block_count", size(s.layers)),
-            ("llama.context_length", size(CONTEXT)),
-            ("llama.embedding_length", size(s.hidden)),
-            ("llama.feed_forward_length", size(s.feed_forward)),
-            ("llama.attention.head_count", size(s.heads)),
-            ("llama.attention.head_count_kv", size(s.kv_heads)),
-            ("llama.attention.key_length", size(s.head_size)),
-            ("llama.attention.value_length", size(s.head_size)),
-            ("llama.rope.dimension_count", size(s.head_size)),
-            ("llama.rope.freq_base", Meta::F32(THETA)),
-            ("llama.attention.layer_norm_rms_epsilon", Meta::F32(EPS)),
-            ("llama.vocab_size", size(s.vocabulary)),
-            ("tokenizer.ggml.model", Meta::String("gpt2".into())),
-            ("tokenizer.ggml.pre", Meta::String("smollm".into())),
-            ("tokenizer.ggml.tokens", Meta::Strings(v.tokens.clone())),
-            ("tokenizer.ggml.token_type", Meta::I32s(v.types.clone())),
-            ("tokenizer.ggml.merges", Meta::Strings(v.merges.clone())),
-            ("tokenizer.ggml.bos_token_id", Meta::U32(v.end_of_text)),
-            ("tokenizer.ggml.eos_token_id", Meta::U32(v.im_end)),
-            ("tokenizer.ggml.add_bos_token", Meta::Bool(false)),
-        ]
-    }
-
     /// The whole file.
-    pub fn gguf(&self) -> Vec<u8> {
-        gguf::write(&self.metadata(), &self.tensors)
+    pub fn gguf(&self) -> GgufWriter {
+        let (s, v) = (self.recipe.shape, &self.vocabulary);
+        let sizes = [
+            ("llama.block_count", s.layers),
+            ("llama.context_length", CONTEXT),
+            ("llama.embedding_length", s.hidden),
+            ("llama.feed_forward_length", s.feed_forward),
+            ("llama.attention.head_count", s.heads),
+            ("llama.attention.head_count_kv", s.kv_heads),
+            ("llama.attention.key_length", s.head_size),
+            ("llama.attention.value_length", s.head_size),
+            ("llama.rope.dimension_count", s.head_size),
+            ("llama.vocab_size", s.vocabulary),
+        ];
+        let mut file = GgufWriter::new()
+            .meta_str("general.architecture", "llama")
+            .meta_str("general.name", &self.recipe.describe())
+            .meta_f32("llama.rope.freq_base", THETA)
+            .meta_f32("llama.attention.layer_norm_rms_epsilon", EPS)
+            .meta_str("tokenizer.ggml.model", "gpt2")
+            .meta_str("tokenizer.ggml.pre", "smollm")
+            .meta_strings("tokenizer.ggml.tokens", &v.tokens)
+            .meta_i32s("tokenizer.ggml.token_type", &v.types)
+            .meta_strings("tokenizer.ggml.merges", &v.merges)
+            .meta_u32("tokenizer.ggml.bos_token_id", v.end_of_text)
+            .meta_u32("tokenizer.ggml.eos_token_id", v.im_end)
+            .meta_bool("tokenizer.ggml.add_bos_token", false);
+        for (key, size) in sizes {
+            file = file.meta_u32(key, size as u32);
+        }
+        for t in &self.tensors {
+            file = file.tensor_raw(gguf_writer::RawTensor {
+                name: t.name.clone().into_bytes(),
+                dimensions: t.shape.iter().rev().map(|n| *n as u64).collect(),
+                type_id: t.ggml_id,
+                offset: None,
+                bytes: t.bytes.clone(),
+            });
+        }
+        file
     }
 
     /// Write the file into `folder` and say where it is.
@@ -267,7 +274,7 @@ impl Toy {
         let r = self.recipe;
         let tie = if r.tied { "tied" } else { "untied" };
         let path = folder.join(format!("{}-{}-{tie}.gguf", r.shape.name, r.format.name));
-        std::fs::write(&path, self.gguf()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        self.gguf().write(&path);
         path
     }
 }

@@ -65,6 +65,12 @@ impl Simd for Zmm {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: SSE is part of x86-64, and a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_f(at: *const f32) -> __m512 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_loadu_ps(at) }

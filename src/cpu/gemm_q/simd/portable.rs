@@ -63,6 +63,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
+
+    #[inline(always)]
     unsafe fn load_f(at: *const f32) -> [f32; LANES] {
         // SAFETY: the caller's promise.
         unsafe { at.cast::<[f32; LANES]>().read_unaligned() }
