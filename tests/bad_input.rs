@@ -28,7 +28,7 @@ fn generate(bench: &Bench, file: &[u8]) -> Ran {
 
 #[test]
 fn a_file_cut_anywhere_is_an_error() {
-    let (bench, file) = (Bench::new(), toy().gguf());
+    let (bench, file) = (Bench::new(), toy().gguf().to_bytes());
     for part in 0..64 {
         let length = file.len() * part / 64;
         println!("cut to {length} of {} bytes", file.len());
@@ -39,7 +39,7 @@ fn a_file_cut_anywhere_is_an_error() {
 
 #[test]
 fn damage_is_named() {
-    let (bench, file) = (Bench::new(), toy().gguf());
+    let (bench, file) = (Bench::new(), toy().gguf().to_bytes());
     // Every replacement is as long as what it replaces, so that only one thing is wrong with the file.
     let check = |from: &[u8], to: &[u8], parts: &[&str]| {
         assert_eq!(from.len(), to.len());
@@ -82,12 +82,12 @@ fn weights_that_are_no_numbers_are_a_runtime_error() {
         .iter_mut()
         .find(|t| t.name == "output_norm.weight");
     norm.unwrap().bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    generate(&bench, &toy.gguf()).expect(1, &["logit", "NaN"]);
+    generate(&bench, &toy.gguf().to_bytes()).expect(1, &["logit", "NaN"]);
 }
 
 #[test]
 fn random_damage_never_crashes() {
-    let (bench, file) = (Bench::new(), toy().gguf());
+    let (bench, file) = (Bench::new(), toy().gguf().to_bytes());
     let seed = 20_261_123;
     println!("seed {seed}");
     let mut rng = Rng::new(seed);
