@@ -5,64 +5,29 @@
 //! its own. In front of everything stands `step_fetch`, which copies the step's words from pinned
 //! host memory to the device, so that a recording holds kernels and nothing else.
 
-use super::geometry::{self, Geometry};
+use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
+use super::launch::{Arg, Args, Form, KernelLaunch, size};
 use super::pack::row_layout;
 use crate::dtype::DType;
-use crate::graph::{Activation, Element, Op, RopeStyle, StateId, ValueId, WeightId};
+use crate::graph::{Activation, Element, Op, RopeStyle, Section, WeightId};
 use crate::program::{Launch, Program, Slot};
-use std::fmt::{self, Write};
+use thiserror::Error;
 
-/// How a kernel reads a weight; each form is its own memory on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Form {
-    /// Rows in planes ([`super::pack`]).
-    Matrix,
-    /// Rows as the file has them, for looking tokens up.
-    Table,
-    /// f32.
-    Vector,
-}
-
-/// One argument of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arg {
-    /// An address in the arena.
-    Value {
-        id: ValueId,
-        offset: usize,
+/// Why there are no kernels for a program.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LowerError {
+    #[error(
+        "{section}, {op}: heads have {head_size} elements; GPU kernels take multiples of 8 up to {ATTENTION_MAX_HEAD}"
+    )]
+    HeadSize {
+        section: Section,
+        op: &'static str,
+        head_size: u32,
     },
-    /// The first byte of a weight.
-    Weight {
-        id: WeightId,
-        form: Form,
-    },
-    /// The first byte of a cache.
-    State(StateId),
-    /// The step on the device.
-    Step,
-    /// The step in pinned host memory, as the device addresses it.
-    HostStep,
-    /// An operand that is not there.
-    Null,
-    U32(u32),
-    F32(f32),
-    F64(f64),
-}
-
-/// One kernel with everything but addresses.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KernelLaunch {
-    pub kernel: String,
-    pub grid: [u32; 3],
-    pub block: [u32; 3],
-    pub lds_bytes: u32,
-    pub args: Vec<Arg>,
-    /// The program's launch that this is a part of; `None` for the step's own copy.
-    pub launch: Option<usize>,
 }
 
 /// Lowers a program for waves of `wave` lanes.
-pub fn lower(program: &Program, wave: u32) -> Vec<KernelLaunch> {
+pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerError> {
     let mut lower = Lower {
         program,
         wave,
@@ -72,14 +37,32 @@ pub fn lower(program: &Program, wave: u32) -> Vec<KernelLaunch> {
     let rows = program.rows;
     lower.push(
         "step_fetch".into(),
-        geometry::step_fetch(rows),
+        geometry::step_fetch(),
         vec![Arg::HostStep, Arg::Step, Arg::U32(rows)],
     );
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
+        check(launch)?;
         lower.one(launch);
     }
-    lower.out
+    Ok(lower.out)
+}
+
+fn check(launch: &Launch) -> Result<(), LowerError> {
+    let (Op::Attention { heads, .. }
+    | Op::AttentionSplit { heads, .. }
+    | Op::AttentionCombine { heads, .. }) = launch.op
+    else {
+        return Ok(());
+    };
+    if geometry::attention_takes(heads.size) {
+        return Ok(());
+    }
+    Err(LowerError::HeadSize {
+        section: launch.section,
+        op: launch.op.name(),
+        head_size: heads.size,
+    })
 }
 
 struct Lower<'p> {
@@ -111,7 +94,6 @@ impl Lower<'_> {
 
     /// Arguments are in the order in which `kernels/*.hip` declare them.
     fn one(&mut self, launch: &Launch) {
-        let wave = self.wave;
         let input = |i: usize| launch.inputs[i];
         let rows = launch
             .outputs
@@ -136,7 +118,7 @@ impl Lower<'_> {
                     .u32(y.cols)
                     .u32(rows);
                 let kernel = typed("embed", slot.dtype);
-                self.push(kernel, geometry::rows(rows, y.cols, wave), args.0);
+                self.push(kernel, geometry::embed(y.cols, rows), args.0);
             }
             Op::RopeTable(rope) => {
                 match launch.weights.first() {
@@ -150,7 +132,7 @@ impl Lower<'_> {
                     .u32(rows);
                 self.push(
                     "rope_table".into(),
-                    geometry::rows(rows, rope.dims / 2, wave),
+                    geometry::rope_table(rope.dims, rows),
                     args.0,
                 );
             }
@@ -161,23 +143,26 @@ impl Lower<'_> {
                     .f32(eps)
                     .rows(y)
                     .u32(y.cols);
-                if !quantizes {
+                let geometry = if quantizes {
+                    geometry::rms_norm_quantize(y.cols, rows)
+                } else {
                     args.u32(groups);
-                }
+                    geometry::rms_norm(y.cols, groups, rows)
+                };
                 args.u32(rows);
-                self.push(name("rms_norm"), geometry::norm(rows, y.cols, wave), args.0);
+                self.push(name("rms_norm"), geometry, args.0);
             }
             Op::Gemm { residual } => self.gemm(launch, residual),
             Op::GatedGemm(activation) => self.gated_gemv(launch, activation),
-            Op::Quantize | Op::LastRow => {
+            Op::Quantize => {
                 let y = launch.outputs[0];
-                let rows = input(0).rows;
                 args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
-                self.push(
-                    launch.op.name().into(),
-                    geometry::rows(rows, y.cols, wave),
-                    args.0,
-                );
+                self.push("quantize".into(), geometry::quantize(y.cols, rows), args.0);
+            }
+            Op::LastRow => {
+                let (x, y) = (input(0), launch.outputs[0]);
+                args.rows(x).rows(y).u32(y.cols).u32(x.rows);
+                self.push("last_row".into(), geometry::last_row(y.cols), args.0);
             }
             Op::AddBias => {
                 let y = launch.outputs[0];
@@ -188,7 +173,7 @@ impl Lower<'_> {
                     .u32(rows);
                 self.push(
                     "add_bias".into(),
-                    geometry::rows(rows, y.cols, wave),
+                    geometry::elementwise(y.cols, rows),
                     args.0,
                 );
             }
@@ -199,12 +184,12 @@ impl Lower<'_> {
                     .rows(y)
                     .u32(y.cols)
                     .u32(rows);
-                self.push("add".into(), geometry::rows(rows, y.cols, wave), args.0);
+                self.push("add".into(), geometry::elementwise(y.cols, rows), args.0);
             }
             Op::Scale { by } => {
                 let y = launch.outputs[0];
                 args.rows(input(0)).f32(by).rows(y).u32(y.cols).u32(rows);
-                self.push("scale".into(), geometry::rows(rows, y.cols, wave), args.0);
+                self.push("scale".into(), geometry::elementwise(y.cols, rows), args.0);
             }
             Op::GatedMul(activation) => {
                 let y = launch.outputs[0];
@@ -216,7 +201,7 @@ impl Lower<'_> {
                     .u32(rows);
                 self.push(
                     "gated_mul".into(),
-                    geometry::rows(rows, y.cols, wave),
+                    geometry::elementwise(y.cols, rows),
                     args.0,
                 );
             }
@@ -234,7 +219,7 @@ impl Lower<'_> {
                 args.u32(rows);
                 self.push(
                     "rope".into(),
-                    geometry::heads(rows, heads, head_size, wave),
+                    geometry::rope(heads, head_size, rows),
                     args.0,
                 );
             }
@@ -247,7 +232,7 @@ impl Lower<'_> {
                 args.u32(rows);
                 self.push(
                     "kv_append".into(),
-                    geometry::heads(rows, kv_heads, head_size, wave),
+                    geometry::kv_append(kv_heads, head_size, rows),
                     args.0,
                 );
             }
@@ -261,7 +246,7 @@ impl Lower<'_> {
                 args.u32(self.program.context).u32(rows);
                 self.push(
                     "rope_append".into(),
-                    geometry::heads(rows, heads.query + 2 * heads.kv, heads.size, wave),
+                    geometry::rope_append(heads.query, heads.kv, heads.size, rows),
                     args.0,
                 );
             }
@@ -276,7 +261,7 @@ impl Lower<'_> {
                 args.f32(scale).u32(rows);
                 self.push(
                     "attention_rows".into(),
-                    geometry::attention_rows(rows, heads, wave),
+                    geometry::attention_rows(heads.query, heads.kv, rows),
                     args.0,
                 );
             }
@@ -292,10 +277,9 @@ impl Lower<'_> {
                     .u32(split)
                     .u32(window.unwrap_or(0));
                 args.f32(scale);
-                let splits = self.program.context.div_ceil(split);
                 self.push(
                     "attention_split".into(),
-                    geometry::attention_split(heads, splits, wave),
+                    geometry::attention_split(heads.kv, self.program.context, split),
                     args.0,
                 );
             }
@@ -311,7 +295,7 @@ impl Lower<'_> {
                     .u32(window.unwrap_or(0));
                 self.push(
                     name("attention_combine"),
-                    geometry::attention_combine(heads, wave),
+                    geometry::attention_combine(heads.query, heads.size),
                     args.0,
                 );
             }
@@ -362,7 +346,7 @@ impl Lower<'_> {
             self.push(typed("gemv", dtype), geometry, args.0);
         } else {
             args.u32(x.rows);
-            let geometry = geometry::gemm(dtype, x.rows, n, k, self.wave);
+            let geometry = geometry::gemm(n, x.rows);
             self.push(typed("gemm", dtype), geometry, args.0);
         }
     }
@@ -372,12 +356,12 @@ impl Lower<'_> {
         let (dtype, _, k) = self.matrix(products[0].0);
         let mut args = Args::new();
         args.rows(x);
-        let mut total = 0;
+        let mut sizes = [0; MERGED];
         for index in 0..MERGED {
             match products.get(index) {
                 Some(&(weight, y)) => {
                     let n = self.matrix(weight).1;
-                    total += n;
+                    sizes[index] = n;
                     args.weight(weight, Form::Matrix).value(y).u32(n);
                 }
                 None => {
@@ -386,7 +370,7 @@ impl Lower<'_> {
             }
         }
         args.u32(self.row_stride(products[0].0)).u32(k);
-        let geometry = geometry::gemv(dtype, total, k, self.wave);
+        let geometry = geometry::gemv3(dtype, sizes, k, self.wave);
         self.push(typed("gemv3", dtype), geometry, args.0);
     }
 
@@ -419,70 +403,6 @@ impl Lower<'_> {
     }
 }
 
-/// Arguments in the order of the kernel's parameters; the step comes first in all of these.
-struct Args(Vec<Arg>);
-
-impl Args {
-    fn new() -> Self {
-        Args(vec![Arg::Step])
-    }
-
-    fn push(&mut self, arg: Arg) -> &mut Self {
-        self.0.push(arg);
-        self
-    }
-
-    fn value(&mut self, slot: Slot) -> &mut Self {
-        let Slot {
-            value: id, offset, ..
-        } = slot;
-        self.push(Arg::Value { id, offset })
-    }
-
-    /// A value and the bytes from one of its rows to the next.
-    fn rows(&mut self, slot: Slot) -> &mut Self {
-        self.value(slot).size(slot.row_bytes())
-    }
-
-    fn weight(&mut self, id: WeightId, form: Form) -> &mut Self {
-        self.push(Arg::Weight { id, form })
-    }
-
-    fn matrix(&mut self, id: WeightId, stride: u32) -> &mut Self {
-        self.weight(id, Form::Matrix).u32(stride)
-    }
-
-    /// A layer's keys and values.
-    fn caches(&mut self, launch: &Launch) -> &mut Self {
-        self.push(Arg::State(launch.states[0]))
-            .push(Arg::State(launch.states[1]))
-    }
-
-    fn null(&mut self) -> &mut Self {
-        self.push(Arg::Null)
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.push(Arg::U32(value))
-    }
-
-    fn size(&mut self, value: usize) -> &mut Self {
-        self.u32(size(value))
-    }
-
-    fn f32(&mut self, value: f32) -> &mut Self {
-        self.push(Arg::F32(value))
-    }
-
-    fn f64(&mut self, value: f32) -> &mut Self {
-        self.push(Arg::F64(value.into()))
-    }
-}
-
-fn size(value: usize) -> u32 {
-    u32::try_from(value).expect("rows and dimensions are far below 4 GiB")
-}
-
 fn typed(kernel: &str, dtype: DType) -> String {
     format!("{kernel}_{}", dtype.name().to_ascii_lowercase())
 }
@@ -499,52 +419,4 @@ fn style_code(style: RopeStyle) -> u32 {
         RopeStyle::Interleaved => 0,
         RopeStyle::Half => 1,
     }
-}
-
-impl fmt::Display for Arg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Arg::Value { id, offset } => write!(f, "{id}@{offset}"),
-            Arg::Weight {
-                id,
-                form: Form::Matrix,
-            } => write!(f, "{id}"),
-            Arg::Weight {
-                id,
-                form: Form::Table,
-            } => write!(f, "{id}.table"),
-            Arg::Weight {
-                id,
-                form: Form::Vector,
-            } => write!(f, "{id}.vector"),
-            Arg::State(id) => write!(f, "{id}"),
-            Arg::Step => f.write_str("step"),
-            Arg::HostStep => f.write_str("host_step"),
-            Arg::Null => f.write_str("null"),
-            Arg::U32(n) => write!(f, "{n}"),
-            Arg::F32(x) => write!(f, "{x:?}f"),
-            Arg::F64(x) => write!(f, "{x:?}"),
-        }
-    }
-}
-
-/// The launches as text, one a line.
-pub fn text(launches: &[KernelLaunch]) -> String {
-    let mut out = String::new();
-    for (index, launch) in launches.iter().enumerate() {
-        let dims = |d: [u32; 3]| d.map(|n| n.to_string()).join("×");
-        let of = launch.launch.map_or("-".into(), |l| l.to_string());
-        let args: Vec<String> = launch.args.iter().map(Arg::to_string).collect();
-        writeln!(
-            out,
-            "{index} ({of}) {}<<<{}, {}, {}>>>({})",
-            launch.kernel,
-            dims(launch.grid),
-            dims(launch.block),
-            launch.lds_bytes,
-            args.join(", "),
-        )
-        .expect("writing to a string");
-    }
-    out
 }

@@ -1,8 +1,10 @@
 //! The GPU backend.
 
 pub mod geometry;
+pub mod launch;
 pub mod lower;
 pub mod pack;
 pub mod weights;
 
-pub use lower::{Arg, Form, KernelLaunch, lower, text};
+pub use launch::{Arg, Form, KernelLaunch, text};
+pub use lower::{LowerError, lower};

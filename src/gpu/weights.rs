@@ -1,6 +1,6 @@
 //! Where each weight lies on the device: one allocation, in the order in which a step reads it.
 
-use super::lower::{Arg, Form, KernelLaunch};
+use super::launch::{Arg, Form, KernelLaunch};
 use super::pack::{pack_rows, row_layout};
 use crate::dtype::DType;
 use crate::graph::WeightId;
