@@ -85,7 +85,7 @@ fn agree_with_sums_in_f64() {
             for k in [
                 1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 255, 256, 257, 300, 576, 1000,
             ] {
-                for rows in [1, 2, 3, 5, 24, 37] {
+                for rows in [1, 2, 7, 15, 37] {
                     for lanes in [1, 7, 8, 9, 16] {
                         check(isa, dtype, k, rows, lanes, &mut random);
                     }
