@@ -74,3 +74,29 @@ fn shares_cover_every_unit_once() {
         }
     }
 }
+
+#[test]
+#[ignore = "ends its process; run by the test below"]
+fn panics_beside_a_barrier() {
+    Team::new(2).run(&|worker| {
+        assert_eq!(worker.index, 0, "a worker's failure");
+        worker.barrier();
+    });
+}
+
+#[test]
+fn a_panic_ends_the_process_and_says_so() {
+    let test = std::env::current_exe().expect("the test's own program");
+    let output = std::process::Command::new(test)
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("cpu::team::tests::panics_beside_a_barrier")
+        .output()
+        .expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains("a worker's failure"), "{stderr}");
+    assert!(
+        stderr.contains("thread 1 of a team of 2 panicked"),
+        "{stderr}"
+    );
+}
