@@ -21,17 +21,43 @@ pub fn max_difference(a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, |m, (x, y)| f64::max(m, (x - y).abs()))
 }
 
-/// Logits `got` of some positions are as near to `exact` as `imitated` is, which has the same roundings in exact
-/// arithmetic. Panics with both sides and the place otherwise.
+/// What f32 arithmetic adds to the documented rounding, relative to the logits.
+const SLACK: f64 = 2e-5;
+/// How near logits come to the imitated rounding, relative to their size, if no activation was rounded to another side.
+/// Keys and values that were, to the next f16, are within it.
+const UNFLIPPED: f64 = 1e-4;
+
+/// How many rows must agree closely with the imitated rounding.
+///
+/// An activation that lies between two integers may be rounded up in f32 and down in f64. That moves its row, and every
+/// later one that attends to it, by as much as rounding itself does. Float weights round no activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closely {
+    /// All: float weights.
+    Every,
+    /// At least one: quantised weights and rows from position zero. A systematic error would not leave one.
+    Some,
+    /// Not necessarily any: quantised weights, later rows.
+    Any,
+}
+
+/// Logits `got` of some positions, `[T, V]` with `V = row`, are as near to `exact` as `imitated` is, which has the same
+/// roundings in exact arithmetic. Panics with both sides and the place otherwise.
 ///
 /// Rounding errors are random, so their root mean square is compared, with half of it to spare, and the widest with a
-/// factor that a normal distribution does not reach. `slack` is what f32 arithmetic may add, relative to the logits.
-pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], slack: f64, place: &str) {
+/// factor that a normal distribution does not reach.
+pub fn assert_as_near(
+    got: &[f32],
+    exact: &[f64],
+    imitated: &[f64],
+    (row, closely): (usize, Closely),
+    place: &str,
+) {
     let got: Vec<f64> = got.iter().map(|x| f64::from(*x)).collect();
     let size = rms(exact);
     let expected = rms_difference(imitated, exact);
+    let allowed = 1.5 * expected + SLACK * size;
     let found = rms_difference(&got, exact);
-    let allowed = 1.5 * expected + slack * size;
     assert!(
         found <= allowed,
         "{place}: logits of size {size:.3} are {found:.3e} from exact ones; rounding explains {expected:.3e}"
@@ -40,6 +66,27 @@ pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], slack: f64, 
     assert!(
         widest <= 8.0 * allowed,
         "{place}: a logit is {widest:.3e} from the exact one; rounding explains {expected:.3e} on average"
+    );
+    let rows = got.chunks_exact(row).zip(imitated.chunks_exact(row));
+    let distances = rows.map(|(a, b)| rms_difference(a, b) / size);
+    let distance = match closely {
+        Closely::Every => distances.fold(0.0, f64::max),
+        Closely::Some => distances.fold(f64::INFINITY, f64::min),
+        Closely::Any => return,
+    };
+    assert!(
+        distance <= UNFLIPPED,
+        "{place}: {distance:.3e} of their size from the imitated rounding, wanted close for {closely:?}"
+    );
+}
+
+/// The root mean square of `a - b` is at most `relative` of that of `b`. Panics with both sides otherwise.
+pub fn assert_close(a: &[f32], b: &[f32], relative: f64, place: &str) {
+    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    let (found, size) = (rms_difference(&wide(a), &wide(b)), rms(&wide(b)));
+    assert!(
+        found <= relative * size,
+        "{place}: logits of size {size:.3} are {found:.3e} apart"
     );
 }
 
