@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::command::{Bench, Ran};
 
@@ -41,6 +41,10 @@ fn exit_codes_tell_usage_input_and_success_apart() {
     );
     check(&["fly"], 2, &["fly"]);
     // Input.
+    let threads = ["generate", "x", "--threads", "99999"];
+    check(&threads, 3, &["99999", "1024"]);
+    let context = ["generate", "x", "--ctx", "99999999"];
+    check(&context, 3, &["99999999", "16777216"]);
     check(&["generate", "x", "--device", "hip"], 3, &["hip", "next"]);
     check(
         &["generate", "x", "--temp", "-1"],
@@ -440,9 +444,9 @@ fn ctrl_c_ends_after_the_current_token() {
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut [0; 1]).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    let pid = i32::try_from(child.id()).unwrap();
-    // SAFETY: kill takes two integers, and the process is a child of ours that has not been waited for.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    let mut kill = Command::new("kill");
+    let status = kill.args(["-INT", &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with('\n'));

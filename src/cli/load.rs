@@ -15,6 +15,10 @@ use crate::model::{Definition, Logits, Model};
 use crate::runtime::{Session, SessionOptions};
 use crate::tokenizer::Tokenizer;
 
+/// Far beyond any machine's cores and any model's context: what is larger is a slip of the finger.
+const THREADS_MAX: u32 = 1024;
+const CONTEXT_MAX: u32 = 1 << 24;
+
 /// A session and the tokenizer that belongs to it.
 pub struct Loaded {
     /// Ready for the first token.
@@ -131,12 +135,18 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         );
         output::note(!wanted.progress.is_wanted(), &line);
     }
-    let too_large = |what: &str, n: usize| CliError::Input(format!("{what} {n} is too large"));
+    let threads = config.thread_count();
+    let limited = |what: &str, n: usize, most: u32| match u32::try_from(n) {
+        Ok(n) if n <= most => Ok(n),
+        _ => Err(CliError::Input(format!(
+            "{what} {n} is too large; at most {most}"
+        ))),
+    };
+    limited("--threads", threads, THREADS_MAX)?;
     let options = SessionOptions {
-        threads: config.thread_count(),
-        context: u32::try_from(context).map_err(|_| too_large("a context of", context))?,
-        chunk_rows: u32::try_from(config.chunk_rows)
-            .map_err(|_| too_large("chunk_rows =", config.chunk_rows))?,
+        threads,
+        context: limited("--ctx", context, CONTEXT_MAX)?,
+        chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         eager: config.eager,
         logits: wanted.logits,
         ..SessionOptions::default()

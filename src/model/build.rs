@@ -88,7 +88,8 @@ impl<'d> Builder<'_, 'd, '_> {
 
     fn node(&mut self, entry: &'d NodeEntry, section: Section) -> Result<(), ModelError> {
         let op_name = entry.op.get_ref().as_str();
-        if op_name == "last_row" && self.extent.logits == Logits::All {
+        let every_row = self.extent.logits == Logits::All || self.extent.rows == 1;
+        if op_name == "last_row" && every_row {
             let (input, out) = (self.input(entry, 0)?, self.out_name(entry)?);
             self.names.insert(out, input);
             return Ok(());
