@@ -132,10 +132,13 @@ fn greedy_text_is_that_of_exact_arithmetic() {
     let error = (squares / f64::from(count)).sqrt();
     println!("{count} positions, {near} near ties, gaps are {error:.4} off (rms)");
     assert!(wrong.is_empty(), "{}", wrong.join("; "));
-    assert!(error < 0.15, "gaps between logits are {error:.4} off (rms)");
+    assert!(error < 0.02, "gaps between logits are {error:.4} off (rms)");
 }
 
-/// Exact arithmetic gives 18.342, llama.cpp 18.494.
+/// By exact arithmetic; llama.cpp's, whose activations have 8 bits, gives 18.494. The same 8 bits give us 18.39 to 18.50,
+/// depending on nothing but the order of sums, so a wide bound would say little.
+const PERPLEXITY: f64 = 18.3418;
+
 #[test]
 fn perplexity_is_that_of_exact_arithmetic() {
     let Some(Opened { tokenizer, model }) = open() else {
@@ -170,8 +173,8 @@ fn perplexity_is_that_of_exact_arithmetic() {
     println!("perplexity {perplexity:.4} over {scored} tokens");
     assert_eq!(scored, 2040);
     assert!(
-        (18.25..=18.43).contains(&perplexity),
-        "perplexity {perplexity}"
+        (perplexity - PERPLEXITY).abs() < 0.02,
+        "perplexity {perplexity}, exactly {PERPLEXITY}"
     );
 }
 

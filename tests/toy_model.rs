@@ -8,7 +8,7 @@ use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
-use support::compare::{Closely, assert_as_near, assert_close, assert_same_bits};
+use support::compare::{assert_as_near, assert_close, assert_same_bits};
 use support::oracle::{FORMATS, Format, Rounding};
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
@@ -132,11 +132,19 @@ fn weights_decode_as_the_oracle_decodes_them() {
     }
 }
 
+/// How far apart, relative to their size, two computations of the same logits may be that sum in different orders.
+///
+/// Float weights leave only keys and values to be rounded; others round every activation, to one part in 16256 of the
+/// largest of 32, and f32's own error sends about a fiftieth of them to the other side.
+fn flipped(recipe: Recipe) -> f64 {
+    if recipe.format.is_float() { 1e-4 } else { 4e-4 }
+}
+
 /// Logits of every position of a prompt, and of a prompt followed by steps, are as near to exact ones as the documented
-/// rounding allows, and much nearer to those of the imitated rounding.
+/// rounding allows, and beside those of the imitated rounding.
 fn check_against_oracle(recipe: Recipe, count: usize, ways: &[Way]) {
     let Opened { toy, model, .. } = open(recipe);
-    let (v, float) = (recipe.shape.vocabulary, recipe.format.is_float());
+    let v = recipe.shape.vocabulary;
     let tokens = toy.tokens(11, count);
     let prompt = count - 4;
     let oracle = toy.oracle();
@@ -150,12 +158,22 @@ fn check_against_oracle(recipe: Recipe, count: usize, ways: &[Way]) {
             ..*way
         };
         let got = prefill_each(&mut session_of(&model, each, count), &tokens);
-        let rows = (v, if float { Closely::Every } else { Closely::Some });
-        assert_as_near(&got, &exact, &imitated, rows, &format!("{place}, each"));
+        assert_as_near(
+            &got,
+            &exact,
+            &imitated,
+            flipped(recipe),
+            &format!("{place}, each"),
+        );
 
         let got = prompt_and_steps(&mut session_of(&model, *way, count), &tokens, prompt);
-        let rows = (v, if float { Closely::Every } else { Closely::Any });
-        assert_as_near(&got, &exact[from..], &imitated[from..], rows, &place);
+        assert_as_near(
+            &got,
+            &exact[from..],
+            &imitated[from..],
+            flipped(recipe),
+            &place,
+        );
     }
 }
 
@@ -198,8 +216,8 @@ fn long_texts_agree_with_the_oracle() {
     }
 }
 
-/// Products by quantised weights are sums of integers, so their rows do not depend on how many are computed together.
-/// By float weights they are summed in another order when there are several rows.
+/// Several rows at once are summed in another order than one, and then the rounding of activations and of the cache may
+/// fall to the other side; a chunk of one row is a step.
 #[test]
 fn a_prompt_is_the_same_as_its_tokens_one_by_one() {
     for recipe in recipes() {
@@ -217,10 +235,10 @@ fn a_prompt_is_the_same_as_its_tokens_one_by_one() {
             };
             let place = format!("{}, {way:?}", recipe.describe());
             let got = prefill(&mut session(&model, way), &tokens);
-            if recipe.format.is_float() && chunk_rows > 1 {
-                assert_close(&got, &last, 1e-4, &place);
-            } else {
+            if chunk_rows == 1 {
                 assert_same_bits(&got, &last, &place);
+            } else {
+                assert_close(&got, &last, flipped(recipe), &place);
             }
         }
     }

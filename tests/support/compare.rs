@@ -23,36 +23,13 @@ pub fn max_difference(a: &[f64], b: &[f64]) -> f64 {
 
 /// What f32 arithmetic adds to the documented rounding, relative to the logits.
 const SLACK: f64 = 2e-5;
-/// How near logits come to the imitated rounding, relative to their size, if no activation was rounded to another side.
-/// Keys and values that were, to the next f16, are within it.
-const UNFLIPPED: f64 = 1e-4;
-
-/// How many rows must agree closely with the imitated rounding.
-///
-/// An activation that lies between two integers may be rounded up in f32 and down in f64. That moves its row, and every
-/// later one that attends to it, by as much as rounding itself does. Float weights round no activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closely {
-    /// All: float weights.
-    Every,
-    /// At least one: quantised weights and rows from position zero. A systematic error would not leave one.
-    Some,
-    /// Not necessarily any: quantised weights, later rows.
-    Any,
-}
-
-/// Logits `got` of some positions, `[T, V]` with `V = row`, are as near to `exact` as `imitated` is, which has the same
-/// roundings in exact arithmetic. Panics with both sides and the place otherwise.
+/// Logits `got` are as near to `exact` as `imitated` is, which has the same roundings in exact arithmetic, and within
+/// `flipped` of `imitated`, relative to their size. Panics with both sides and the place otherwise.
 ///
 /// Rounding errors are random, so their root mean square is compared, with half of it to spare, and the widest with a
-/// factor that a normal distribution does not reach.
-pub fn assert_as_near(
-    got: &[f32],
-    exact: &[f64],
-    imitated: &[f64],
-    (row, closely): (usize, Closely),
-    place: &str,
-) {
+/// factor that a normal distribution does not reach. What remains between `got` and `imitated` are values that f32 and
+/// f64 arithmetic put on different sides of a rounding boundary.
+pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], flipped: f64, place: &str) {
     let got: Vec<f64> = got.iter().map(|x| f64::from(*x)).collect();
     let size = rms(exact);
     let expected = rms_difference(imitated, exact);
@@ -67,16 +44,10 @@ pub fn assert_as_near(
         widest <= 8.0 * allowed,
         "{place}: a logit is {widest:.3e} from the exact one; rounding explains {expected:.3e} on average"
     );
-    let rows = got.chunks_exact(row).zip(imitated.chunks_exact(row));
-    let distances = rows.map(|(a, b)| rms_difference(a, b) / size);
-    let distance = match closely {
-        Closely::Every => distances.fold(0.0, f64::max),
-        Closely::Some => distances.fold(f64::INFINITY, f64::min),
-        Closely::Any => return,
-    };
+    let beside = rms_difference(&got, imitated);
     assert!(
-        distance <= UNFLIPPED,
-        "{place}: {distance:.3e} of their size from the imitated rounding, wanted close for {closely:?}"
+        beside <= flipped * size,
+        "{place}: logits of size {size:.3} are {beside:.3e} from those of the imitated rounding"
     );
 }
 
