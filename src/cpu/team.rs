@@ -225,7 +225,10 @@ impl Team {
                     .expect("the system starts a thread")
             })
             .collect();
-        Team { shared, threads }
+        let team = Team { shared, threads };
+        // A thread allocates while it starts; after this nothing does.
+        team.run(&|_| {});
+        team
     }
 
     /// Threads in the team, the caller included.
