@@ -54,6 +54,7 @@ pub mod cpu;
 pub mod dtype;
 pub mod generate;
 pub mod graph;
+pub mod hip;
 pub mod loader;
 pub mod model;
 pub mod pass;
