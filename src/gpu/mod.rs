@@ -1,3 +1,4 @@
 //! The GPU backend.
 
+pub mod geometry;
 pub mod pack;
