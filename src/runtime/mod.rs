@@ -12,7 +12,7 @@ mod dump;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
-pub use device::DeviceChoice;
 pub use compile::{CompileError, Compiled, compile};
+pub use device::DeviceChoice;
 pub use dump::{Format, Stage, dump};
 pub use session::{Report, Session, SessionError, SessionOptions};
