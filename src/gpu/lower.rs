@@ -161,7 +161,7 @@ impl Lower<'_> {
             }
             Op::LastRow => {
                 let (x, y) = (input(0), launch.outputs[0]);
-                args.rows(x).rows(y).u32(y.cols).u32(x.rows);
+                args.rows(x).value(y).u32(y.cols).u32(x.rows);
                 self.push("last_row".into(), geometry::last_row(y.cols), args.0);
             }
             Op::AddBias => {

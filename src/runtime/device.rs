@@ -8,6 +8,8 @@ use crate::gpu::{self, Found, Gpu};
 use crate::model::{Extent, Logits, Model};
 use crate::program::{Program, Target};
 use bumpalo::Bump;
+use std::str::FromStr;
+use thiserror::Error;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,32 @@ pub enum DeviceChoice {
     Hip(Option<usize>),
     /// The best GPU if it can run the model, else the processor.
     Auto,
+}
+
+/// A name that is no device.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown device \"{name}\"; supported: auto, cpu, hip, hip:N")]
+pub struct UnknownDevice {
+    /// The name as it was written.
+    pub name: String,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = UnknownDevice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDevice> {
+        let unknown = || UnknownDevice { name: name.into() };
+        match name.split_once(':') {
+            None if name == "auto" => Ok(DeviceChoice::Auto),
+            None if name == "cpu" => Ok(DeviceChoice::Cpu),
+            None if name == "hip" => Ok(DeviceChoice::Hip(None)),
+            Some(("hip", index)) if index.bytes().all(|b| b.is_ascii_digit()) => {
+                let index = index.parse().map_err(|_| unknown())?;
+                Ok(DeviceChoice::Hip(Some(index)))
+            }
+            _ => Err(unknown()),
+        }
+    }
 }
 
 /// A device that holds a model, and the two programs that were compiled for it.
@@ -116,4 +144,34 @@ fn programs(
         program(1, Logits::Last)?,
         program(chunk_rows, options.logits)?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        let check = |name: &str, device: Option<DeviceChoice>| {
+            assert_eq!(name.parse().ok(), device, "{name}");
+        };
+        check("auto", Some(DeviceChoice::Auto));
+        check("cpu", Some(DeviceChoice::Cpu));
+        check("hip", Some(DeviceChoice::Hip(None)));
+        check("hip:0", Some(DeviceChoice::Hip(Some(0))));
+        check("hip:12", Some(DeviceChoice::Hip(Some(12))));
+        for wrong in [
+            "", "hip:", "hip:-1", "hip:+1", "hip:x", "cpu:0", "HIP", "tpu",
+        ] {
+            check(wrong, None);
+        }
+        let error = "tpu"
+            .parse::<DeviceChoice>()
+            .expect_err("no device")
+            .to_string();
+        assert!(
+            error.contains("\"tpu\"") && error.contains("hip:N"),
+            "{error}"
+        );
+    }
 }

@@ -13,6 +13,6 @@ mod session;
 
 pub use backend::{Backend, BackendError, Recording};
 pub use compile::{CompileError, Compiled, compile};
-pub use device::DeviceChoice;
+pub use device::{DeviceChoice, UnknownDevice};
 pub use dump::{Format, Stage, dump};
 pub use session::{Report, Session, SessionError, SessionOptions};
