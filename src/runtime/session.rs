@@ -48,7 +48,7 @@ impl Default for SessionOptions {
         SessionOptions {
             threads: 1,
             context: 2048,
-            chunk_rows: 128,
+            chunk_rows: 256,
             eager: false,
             logits: Logits::Last,
             poison: false,
