@@ -92,7 +92,7 @@ fn webs_keep_their_meaning() {
     let seed = seed();
     let mut rng = Rng::new(seed);
     let mut total = Fired::new();
-    for case in 0..600 {
+    for case in 0..1500 {
         let arena = Bump::new();
         let graph = webs::random(&mut rng, &arena);
         let what = format!("seed {seed}, case {case}");
@@ -103,7 +103,6 @@ fn webs_keep_their_meaning() {
         "fuse_gates",
         "merge_gemms",
         "fuse_residuals",
-        "quantize_activations",
         "eliminate_dead",
     ] {
         assert!(total[pass] > 0, "{pass} fires: {total:?}");
