@@ -6,8 +6,10 @@
 mod support;
 
 use serde_json::Value;
+use support::compare::{rms, rms_difference};
 use support::oracle::{
-    Attention, FORMATS, Format, Rope, RopeTable, Rounding, gemm, gemm_int8_bound, rms_norm, softmax,
+    Attention, FORMATS, Format, Rope, RopeTable, Rounding, gemm, gemm_rounding_bound, rms_norm,
+    softmax,
 };
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
@@ -122,7 +124,10 @@ fn formulas_hold_on_values_known_by_hand() {
         &[3.0 / 12.5f64.sqrt(), 8.0 / 12.5f64.sqrt()],
     );
     close(&gemm(&[1.0, 2.0], &[3.0, 4.0, 5.0, 6.0], 2), &[11.0, 17.0]);
-    close(&gemm_int8_bound(&[254.0, 0.0], &[3.0, -4.0], 2), &[7.0]);
+    close(
+        &gemm_rounding_bound(&[254.0, 0.0], &[3.0, -4.0], 2, 127.0),
+        &[7.0],
+    );
 
     // A quarter turn of pair 0, and no turn of pair 1, whose frequency the factor makes tiny.
     let quarter = std::f64::consts::FRAC_PI_2;
@@ -162,12 +167,15 @@ fn imitated_rounding_is_small_and_present() {
     let tokens = toy.tokens(3, 12);
     let oracle = toy.oracle();
     let exact = oracle.logits(&tokens, Rounding::EXACT);
-    let rounded = oracle.logits(&tokens, Rounding::RUNTIME);
-    let rms = |f: &dyn Fn(usize) -> f64| {
-        ((0..exact.len()).map(|i| f(i).powi(2)).sum::<f64>() / exact.len() as f64).sqrt()
+    let int8 = Rounding {
+        activation_levels: Some(127.0),
+        ..Rounding::RUNTIME
     };
-    let error = rms(&|i| exact[i] - rounded[i]) / rms(&|i| exact[i]);
-    assert!((1e-4..3e-2).contains(&error), "relative error {error}");
+    for (rounding, expected) in [(int8, 1e-3..3e-2), (Rounding::RUNTIME, 3e-5..5e-4)] {
+        let rounded = oracle.logits(&tokens, rounding);
+        let error = rms_difference(&rounded, &exact) / rms(&exact);
+        assert!(expected.contains(&error), "relative error {error}");
+    }
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -85,21 +85,25 @@ unsafe fn column<L: Lanes, const NV: usize>(
             }
         };
     }
-    if L::N == 16 {
-        match NV {
-            1 => {
-                rows!(24);
-                rows!(12);
-            }
-            2 => rows!(12),
-            _ => {}
+    // Each height holds as many sums as the machine hides latencies with, or is what is left of one that does.
+    match (L::N, NV) {
+        (16, 1) => {
+            rows!(24);
+            rows!(16);
+            rows!(8);
         }
-        rows!(6);
-        rows!(3);
-    } else {
-        rows!(6);
-        rows!(3);
+        (16, 2) => {
+            rows!(12);
+            rows!(8);
+        }
+        (16, _) => {
+            rows!(6);
+            rows!(3);
+        }
+        _ => rows!(6),
     }
+    rows!(4);
+    rows!(2);
     rows!(1);
 }
 

@@ -17,7 +17,11 @@
 pub mod dot;
 mod id;
 mod op;
+#[cfg(test)]
+mod tests;
 mod text;
+#[cfg(test)]
+pub(crate) mod toy;
 mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};
@@ -41,14 +45,16 @@ pub enum Element {
 }
 
 impl Element {
-    /// Bytes of one row of `cols` elements, a multiple of 64 so that rows start on cache lines.
+    /// Bytes from one row of `cols` elements to the next: a multiple of 64, so that rows start on
+    /// cache lines, and never of 4096, which would put a column of many rows in one cache set.
     pub fn row_bytes(self, cols: u32) -> usize {
         let cols = cols as usize;
         let bytes = match self {
             Element::F32 => cols * 4,
             Element::Q15A => cols.div_ceil(32) * 80,
         };
-        bytes.next_multiple_of(64)
+        let bytes = bytes.next_multiple_of(64);
+        bytes + if bytes.is_multiple_of(4096) { 64 } else { 0 }
     }
 }
 

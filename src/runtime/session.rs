@@ -48,7 +48,7 @@ impl Default for SessionOptions {
         SessionOptions {
             threads: 1,
             context: 2048,
-            chunk_rows: 128,
+            chunk_rows: 256,
             eager: false,
             logits: Logits::Last,
             poison: false,
@@ -171,34 +171,22 @@ impl Session {
         let chunk_rows = self.prompt.program().rows as usize;
         let mut done = 0;
         let mut row = 0;
-        let mut alone = false;
         for chunk in tokens.chunks(chunk_rows) {
-            alone = chunk.len() == 1;
             let step = Step {
                 position: self.position,
                 tokens: chunk,
             };
-            let recording = if alone {
-                &mut self.decode
-            } else {
-                &mut self.prompt
-            };
-            run(&mut **recording, step, self.options.eager)?;
+            run(&mut *self.prompt, step, self.options.eager)?;
             self.position += chunk.len() as u32;
             done += chunk.len();
-            row = match self.options.logits {
-                Logits::All if !alone => chunk.len() - 1,
-                _ => 0,
-            };
+            if self.options.logits == Logits::All {
+                row = chunk.len() - 1;
+            }
             if on_chunk(done).is_break() {
                 break;
             }
         }
-        Ok(if alone {
-            self.decode.result(0)
-        } else {
-            self.prompt.result(row)
-        })
+        Ok(self.prompt.result(row))
     }
 
     /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.

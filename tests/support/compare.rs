@@ -21,17 +21,20 @@ pub fn max_difference(a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, |m, (x, y)| f64::max(m, (x - y).abs()))
 }
 
-/// Logits `got` of some positions are as near to `exact` as `imitated` is, which has the same roundings in exact
-/// arithmetic. Panics with both sides and the place otherwise.
+/// What f32 arithmetic adds to the documented rounding, relative to the logits.
+const SLACK: f64 = 2e-5;
+/// Logits `got` are as near to `exact` as `imitated` is, which has the same roundings in exact arithmetic, and within
+/// `flipped` of `imitated`, relative to their size. Panics with both sides and the place otherwise.
 ///
 /// Rounding errors are random, so their root mean square is compared, with half of it to spare, and the widest with a
-/// factor that a normal distribution does not reach. `slack` is what f32 arithmetic may add, relative to the logits.
-pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], slack: f64, place: &str) {
+/// factor that a normal distribution does not reach. What remains between `got` and `imitated` are values that f32 and
+/// f64 arithmetic put on different sides of a rounding boundary.
+pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], flipped: f64, place: &str) {
     let got: Vec<f64> = got.iter().map(|x| f64::from(*x)).collect();
     let size = rms(exact);
     let expected = rms_difference(imitated, exact);
+    let allowed = 1.5 * expected + SLACK * size;
     let found = rms_difference(&got, exact);
-    let allowed = 1.5 * expected + slack * size;
     assert!(
         found <= allowed,
         "{place}: logits of size {size:.3} are {found:.3e} from exact ones; rounding explains {expected:.3e}"
@@ -40,6 +43,21 @@ pub fn assert_as_near(got: &[f32], exact: &[f64], imitated: &[f64], slack: f64, 
     assert!(
         widest <= 8.0 * allowed,
         "{place}: a logit is {widest:.3e} from the exact one; rounding explains {expected:.3e} on average"
+    );
+    let beside = rms_difference(&got, imitated);
+    assert!(
+        beside <= flipped * size,
+        "{place}: logits of size {size:.3} are {beside:.3e} from those of the imitated rounding"
+    );
+}
+
+/// The root mean square of `a - b` is at most `relative` of that of `b`. Panics with both sides otherwise.
+pub fn assert_close(a: &[f32], b: &[f32], relative: f64, place: &str) {
+    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    let (found, size) = (rms_difference(&wide(a), &wide(b)), rms(&wide(b)));
+    assert!(
+        found <= relative * size,
+        "{place}: logits of size {size:.3} are {found:.3e} apart"
     );
 }
 

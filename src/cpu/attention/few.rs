@@ -68,27 +68,50 @@ unsafe fn dots<L: Lanes, const M: usize>(
             *row = unit.k.add((first + (p + i).min(live - 1)) * unit.d);
         }
         let mut sums = [[L::splat(0.0); POSITIONS]; M];
-        for col in (0..unit.d).step_by(L::N) {
+        let mut col = 0;
+        while col + 2 * L::N <= unit.d {
+            for row in rows {
+                prefetch(row.add(col).cast::<u8>().wrapping_add(AHEAD));
+            }
+            for col in [col, col + L::N] {
+                let mut keys = [L::splat(0.0); POSITIONS];
+                for (key, row) in keys.iter_mut().zip(rows) {
+                    *key = L::load_f16(row.add(col));
+                }
+                add_products(&mut sums, q.add(col), stride, keys);
+            }
+            col += 2 * L::N;
+        }
+        while col < unit.d {
             let mut keys = [L::splat(0.0); POSITIONS];
             for (key, row) in keys.iter_mut().zip(rows) {
-                let at = row.add(col);
-                prefetch(at.cast::<u8>().wrapping_add(AHEAD));
-                *key = if col + L::N <= unit.d {
-                    L::load_f16(at)
-                } else {
-                    L::load_f16_partial(at, unit.d - col)
-                };
+                *key = L::load_f16_partial(row.add(col), unit.d - col);
             }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let q = L::load(q.add(m * stride + col));
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = key.fma(q, *sum);
-                }
-            }
+            add_products(&mut sums, q.add(col), stride, keys);
+            col += L::N;
         }
         for (m, sums) in sums.into_iter().enumerate() {
             let at = scores.at.add((query + m) * scores.stride + p);
             L::store_sums(sums, at);
+        }
+    }
+}
+
+/// `sums[m][i] += q[m] · keys[i]`, lane by lane.
+#[inline(always)]
+unsafe fn add_products<L: Lanes, const M: usize>(
+    sums: &mut [[L; POSITIONS]; M],
+    q: *const f32,
+    stride: usize,
+    keys: [L; POSITIONS],
+) {
+    for (m, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller of `dots` promises M queries, padded to whole vectors.
+        unsafe {
+            let q = L::load(q.add(m * stride));
+            for (sum, key) in sums.iter_mut().zip(keys) {
+                *sum = key.fma(q, *sum);
+            }
         }
     }
 }
@@ -168,10 +191,11 @@ unsafe fn columns<L: Lanes, const M: usize, const NV: usize>(
             let row = values.add(p * d);
             let mut value = [L::splat(0.0); NV];
             if whole {
+                for line in (0..NV * L::N).step_by(32) {
+                    prefetch(row.add(col + line).cast::<u8>().wrapping_add(AHEAD));
+                }
                 for (v, value) in value.iter_mut().enumerate() {
-                    let at = row.add(col + v * L::N);
-                    prefetch(at.cast::<u8>().wrapping_add(AHEAD));
-                    *value = L::load_f16(at);
+                    *value = L::load_f16(row.add(col + v * L::N));
                 }
             } else {
                 value[0] = L::load_f16_partial(row.add(col.min(d)), d.saturating_sub(col));

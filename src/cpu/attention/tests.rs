@@ -191,7 +191,7 @@ fn shapes() -> Vec<AttentionShape> {
 fn prompts_agree_with_the_formula() {
     let mut random = Random::from_clock();
     for shape in shapes() {
-        for (base, rows) in [(0, 1), (0, 5), (3, 70), (129, 40), (200, 11)] {
+        for (base, rows) in [(0, 1), (0, 5), (3, 40), (190, 20)] {
             let case = Case::new(shape, base, rows, &mut random);
             let expected = case.expected_output();
             for isa in Isa::available() {
@@ -212,7 +212,7 @@ fn prompts_agree_with_the_formula() {
 fn decode_agrees_with_the_formula() {
     let mut random = Random::from_clock();
     for shape in shapes() {
-        for position in [0, 1, 15, 63, 64, 65, 127, 200, 210] {
+        for position in [0, 15, 63, 64, 127, 210] {
             let case = Case::new(shape, position, 1, &mut random);
             let expected = case.expected_output();
             for isa in Isa::available() {

@@ -1,4 +1,6 @@
-//! One activation row: dot products with the rows of a panel.
+//! One activation row, or few: dot products with the rows of a panel.
+
+#![allow(clippy::needless_range_loop)] // Registers are numbered: rows by index read like the formula.
 
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Element, Lanes, prefetch};
@@ -16,54 +18,90 @@ use crate::cpu::simd::{Element, Lanes, prefetch};
 /// hint costs half the speed.
 const AHEAD: usize = 8192;
 
-/// `sums[j] = Σ_k x[k] · w[j, k]` for `j < lanes`, and 0 for the other lanes.
+/// The most activation rows for which dot products are faster than transposing the panel: measured at K = 576, f16, a
+/// panel of 5 rows takes 1.2 µs so and 2.4 µs transposed, of 13 rows 2.8 and 3.1, of 16 rows 3.6 and 3.0.
+pub(super) const FEW: usize = 15;
+
+/// `tile[r][j] = Σ_k x[r, k] · w[j, k]` for `r < rows` and `j < lanes`, and 0 for the other lanes. A row's sums are the
+/// same whatever the number of rows.
 ///
 /// # Safety
-/// As for [`Lanes`]: `lanes` rows of `k` elements at `w`, `k` f32 at `x`, 16 f32 at `sums`.
+/// As for [`Lanes`]: `lanes` rows of `k` elements at `w`; `rows` rows of `k` f32 at `x`, `x_stride` f32 apart; `rows` · 16
+/// f32 at `tile`.
 #[inline(always)]
 pub(super) unsafe fn gemv<L: Lanes, E: Element>(
     w: *const u8,
     lanes: usize,
     k: usize,
-    x: *const f32,
-    sums: *mut f32,
+    (x, x_stride, rows): (*const f32, usize, usize),
+    tile: *mut f32,
 ) {
-    // SAFETY: the caller's promise; row `j` starts at j·k elements.
-    unsafe {
-        for j in 0..lanes {
-            *sums.add(j) = dot::<L, E>(w.add(j * k * E::BYTES), k, x);
+    for j in 0..lanes {
+        let w = w.wrapping_add(j * k * E::BYTES);
+        let mut row = 0;
+        macro_rules! rows {
+            ($n:literal) => {
+                while rows - row >= $n {
+                    // SAFETY: the caller's promise; row `j` of the panel starts at j·k elements, and activation rows
+                    // `row..row + n` exist.
+                    unsafe {
+                        let x = x.add(row * x_stride);
+                        dots::<L, E, $n>(w, k, x, x_stride, tile.add(row * LANES + j));
+                    }
+                    row += $n;
+                }
+            };
         }
+        rows!(4);
+        rows!(2);
+        rows!(1);
+    }
+    for r in 0..rows {
         for j in lanes..LANES {
-            *sums.add(j) = 0.0;
+            // SAFETY: inside the tile.
+            unsafe { *tile.add(r * LANES + j) = 0.0 }
         }
     }
 }
 
-/// The dot product of one row with `x`.
+/// The dot products of one weight row with `R` activation rows, written 16 f32 apart.
 #[inline(always)]
-unsafe fn dot<L: Lanes, E: Element>(w: *const u8, k: usize, x: *const f32) -> f32 {
-    // SAFETY: the caller promises `k` elements and `k` f32; whole vectors stay below k, the last is partial. A prefetch
-    // may name any address.
+unsafe fn dots<L: Lanes, E: Element, const R: usize>(
+    w: *const u8,
+    k: usize,
+    x: *const f32,
+    x_stride: usize,
+    out: *mut f32,
+) {
+    // SAFETY: the caller promises `k` elements and R rows of `k` f32; whole vectors stay below k, the last is partial. A
+    // prefetch may name any address.
     unsafe {
-        let mut even = L::splat(0.0);
-        let mut odd = L::splat(0.0);
+        let mut even = [L::splat(0.0); R];
+        let mut odd = [L::splat(0.0); R];
         let mut col = 0;
         while col + 2 * L::N <= k {
             let p = w.add(col * E::BYTES);
             for line in (0..2 * L::N * E::BYTES).step_by(64) {
                 prefetch(p.wrapping_add(AHEAD + line));
             }
-            even = E::load::<L>(p).fma(L::load(x.add(col)), even);
-            let p = p.add(L::N * E::BYTES);
-            odd = E::load::<L>(p).fma(L::load(x.add(col + L::N)), odd);
+            let (w0, w1) = (E::load::<L>(p), E::load::<L>(p.add(L::N * E::BYTES)));
+            for r in 0..R {
+                let x = x.add(r * x_stride + col);
+                even[r] = w0.fma(L::load(x), even[r]);
+                odd[r] = w1.fma(L::load(x.add(L::N)), odd[r]);
+            }
             col += 2 * L::N;
         }
         while col < k {
             let n = (k - col).min(L::N);
-            let p = w.add(col * E::BYTES);
-            even = E::load_partial::<L>(p, n).fma(L::load_partial(x.add(col), n), even);
+            let w = E::load_partial::<L>(w.add(col * E::BYTES), n);
+            for r in 0..R {
+                even[r] = w.fma(L::load_partial(x.add(r * x_stride + col), n), even[r]);
+            }
             col += n;
         }
-        even.add(odd).sum()
+        for r in 0..R {
+            *out.add(r * LANES) = even[r].add(odd[r]).sum();
+        }
     }
 }

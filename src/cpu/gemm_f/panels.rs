@@ -1,6 +1,6 @@
 //! Several activation rows: the panel is transposed once a call, then multiplied.
 
-use super::gemv::gemv;
+use super::gemv::{FEW, gemv};
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Element, Lanes};
 use crate::cpu::tile::{Rows, Start, multiply};
@@ -34,8 +34,9 @@ pub(super) unsafe fn panel<L: Lanes, E: Element>(
     // SAFETY: the caller's promise: a panel of `lanes` rows of `k` elements, `rows` rows of f32, a tile of [rows][16],
     // and scratch of `scratch_bytes(k)`, 64-byte aligned.
     unsafe {
-        if rows == 1 {
-            gemv::<L, E>(w, lanes, k, x.cast(), tile);
+        let x_stride = x_stride / size_of::<f32>();
+        if rows <= FEW {
+            gemv::<L, E>(w, lanes, k, (x.cast(), x_stride, rows), tile);
             return;
         }
         let row_bytes = k * E::BYTES;
@@ -50,7 +51,7 @@ pub(super) unsafe fn panel<L: Lanes, E: Element>(
             transpose::<L, E>(w.add(first * E::BYTES), row_bytes, lanes, cols, block);
             let x = Rows {
                 at: x.cast::<f32>().add(first),
-                stride: x_stride / size_of::<f32>(),
+                stride: x_stride,
             };
             let block = Rows {
                 at: block.cast_const(),

@@ -82,11 +82,10 @@ fn agree_with_sums_in_f64() {
     let mut random = Random::from_clock();
     for isa in Isa::available() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            for k in [
-                1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 255, 256, 257, 300, 576, 1000,
-            ] {
-                for rows in [1, 2, 3, 5, 24, 37] {
-                    for lanes in [1, 7, 8, 9, 16] {
+            for k in [1, 7, 16, 17, 64, 255, 257, 576] {
+                // Few rows, and each height of the register tile.
+                for rows in [1, 7, 20, 47] {
+                    for lanes in [1, 9, 16] {
                         check(isa, dtype, k, rows, lanes, &mut random);
                     }
                 }

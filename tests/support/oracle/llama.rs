@@ -41,10 +41,10 @@ pub struct Hyper {
 ///
 /// `EXACT` is the truth. The others say how far from it a correct implementation is expected to be, so that a test's
 /// tolerance is derived and not guessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rounding {
-    /// Round activations to int8 with one scale in 32 before a GEMM by quantised weights.
-    pub int8_activations: bool,
+    /// Round activations to integers of at most this magnitude, with one scale in 32, before a GEMM by quantised weights.
+    pub activation_levels: Option<f64>,
     /// Keep keys and values as f16.
     pub f16_kv: bool,
 }
@@ -52,15 +52,18 @@ pub struct Rounding {
 impl Rounding {
     /// No rounding at all.
     pub const EXACT: Rounding = Rounding {
-        int8_activations: false,
+        activation_levels: None,
         f16_kv: false,
     };
     /// What the runtime does.
     pub const RUNTIME: Rounding = Rounding {
-        int8_activations: true,
+        activation_levels: Some(ACTIVATION_LEVELS),
         f16_kv: true,
     };
 }
+
+/// The largest integer that the runtime rounds an activation to: 127 in the high one of two planes of 7 bits each.
+pub const ACTIVATION_LEVELS: f64 = 16_256.0;
 
 struct Matrix {
     values: Vec<f64>,
@@ -162,21 +165,22 @@ impl Llama {
 
     fn multiply(&self, name: &str, x: &[f64], rounding: Rounding) -> Vec<f64> {
         let weight = self.tensor(name);
-        if weight.quantised && rounding.int8_activations {
-            let rounded: Vec<f64> = x
-                .chunks_exact(weight.columns)
-                .flat_map(|row| row.chunks(32).flat_map(round_int8))
-                .collect();
-            gemm(&rounded, &weight.values, weight.columns)
-        } else {
-            gemm(x, &weight.values, weight.columns)
+        match rounding.activation_levels.filter(|_| weight.quantised) {
+            Some(levels) => {
+                let rounded: Vec<f64> = x
+                    .chunks_exact(weight.columns)
+                    .flat_map(|row| row.chunks(32).flat_map(|block| round(block, levels)))
+                    .collect();
+                gemm(&rounded, &weight.values, weight.columns)
+            }
+            None => gemm(x, &weight.values, weight.columns),
         }
     }
 }
 
-/// The values that `block` has after rounding to int8 with scale `max|x| / 127`.
-fn round_int8(block: &[f64]) -> Vec<f64> {
-    let scale = block.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / 127.0;
+/// The values that `block` has after rounding to integers with scale `max|x| / levels`.
+fn round(block: &[f64], levels: f64) -> Vec<f64> {
+    let scale = block.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / levels;
     let round = |v: &f64| {
         if scale == 0.0 {
             0.0

@@ -40,16 +40,16 @@ pub fn gemm(x: &[f64], weight: &[f64], k: usize) -> Vec<f64> {
 }
 
 /// The most that `y` of [`gemm`] can differ, element by element, when each 32 consecutive activations are rounded to
-/// int8 with scale `max|x| / 127`: `Σ over blocks of scale / 2 · Σ|w|`. Add to it a tolerance for f32 accumulation.
-pub fn gemm_int8_bound(x: &[f64], weight: &[f64], k: usize) -> Vec<f64> {
+/// integers with scale `max|x| / levels`: `Σ over blocks of scale / 2 · Σ|w|`. Add a tolerance for f32 accumulation.
+pub fn gemm_rounding_bound(x: &[f64], weight: &[f64], k: usize, levels: f64) -> Vec<f64> {
     x.chunks_exact(k)
         .flat_map(|row| {
             weight.chunks_exact(k).map(move |w| {
                 row.chunks(32)
                     .zip(w.chunks(32))
                     .map(|(a, b)| {
-                        let half = a.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / 254.0;
-                        half * b.iter().map(|v| v.abs()).sum::<f64>()
+                        let scale = a.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / levels;
+                        scale / 2.0 * b.iter().map(|v| v.abs()).sum::<f64>()
                     })
                     .sum()
             })
