@@ -55,6 +55,7 @@ pub mod dtype;
 pub mod generate;
 pub mod gpu;
 pub mod graph;
+pub mod hip;
 pub mod kernels;
 pub mod loader;
 pub mod model;
