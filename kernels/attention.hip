@@ -92,7 +92,6 @@ template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
             }
         }
 #pragma unroll
-#pragma unroll
         for (u32 n = 0; n < N; n++) {
             f32 scores[POSITIONS], peak = running[n].peak;
 #pragma unroll

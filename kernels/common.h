@@ -10,9 +10,14 @@
 #define DEVICE static inline __attribute__((device, always_inline))
 #define MEMBER static inline __attribute__((device, always_inline))
 #define SHARED __attribute__((shared))
-#define CONSTANT static constexpr
-// The most threads of a block; also how many registers a thread may have.
+#define CONSTANT static constexpr __attribute__((unused))
+// The most threads of a block; also how many registers a thread may have. clang's HIP leaves `launch_bounds` to vendor
+// headers, which spell it so.
+#if defined(__AMDGCN__)
+#define THREADS_AT_MOST(n) __attribute__((amdgpu_flat_work_group_size(1, n)))
+#else
 #define THREADS_AT_MOST(n) __attribute__((launch_bounds(n)))
+#endif
 
 typedef signed char i8;
 typedef unsigned char u8;
@@ -33,7 +38,7 @@ typedef f16 f16x4 __attribute__((ext_vector_type(4)));
 typedef f16 f16x8 __attribute__((ext_vector_type(8)));
 typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 
-// Set by the build per target: the wave's width cannot be asked of the preprocessor in every clang.
+// The wave's width cannot be asked of the preprocessor in every clang: it follows from the target.
 #if defined(__AMDGCN__)
 #if defined(__gfx90a__) || defined(__gfx942__)
 #define WAVE 64

@@ -2,10 +2,8 @@
 // because a token costs one row of one matrix and the packed copy, where the head is tied, is the head's.
 //
 // The twin of src/dtype/decode.rs, whose layouts are not explained again here. Bit for bit the same: each product and
-// each sum is rounded on its own, which is why contraction is off.
+// each sum is rounded on its own, which is why functions with both turn contraction off.
 #include "step.h"
-
-#pragma clang fp contract(off)
 
 // f16 at byte `at` of a block, which need not be aligned.
 DEVICE f32 half_at(const u8* b, u32 at) { return half_of((u16)(b[at] | b[at + 1] << 8)); }
@@ -32,7 +30,10 @@ struct FileQ4_0 {
 };
 struct FileQ4_1 {
     enum { LEN = 32, BYTES = 20 };
-    MEMBER f32 at(const u8* b, u32 i) { return half_at(b, 0) * (f32)nibble(b + 4, i) + half_at(b, 2); }
+    MEMBER f32 at(const u8* b, u32 i) {
+#pragma clang fp contract(off)
+        return half_at(b, 0) * (f32)nibble(b + 4, i) + half_at(b, 2);
+    }
 };
 struct FileQ5_0 {
     enum { LEN = 32, BYTES = 22 };
@@ -40,7 +41,10 @@ struct FileQ5_0 {
 };
 struct FileQ5_1 {
     enum { LEN = 32, BYTES = 24 };
-    MEMBER f32 at(const u8* b, u32 i) { return half_at(b, 0) * (f32)five_bits(b + 4, b + 8, i) + half_at(b, 2); }
+    MEMBER f32 at(const u8* b, u32 i) {
+#pragma clang fp contract(off)
+        return half_at(b, 0) * (f32)five_bits(b + 4, b + 8, i) + half_at(b, 2);
+    }
 };
 struct FileQ8_0 {
     enum { LEN = 32, BYTES = 34 };
@@ -49,6 +53,7 @@ struct FileQ8_0 {
 struct FileQ2_K {
     enum { LEN = 256, BYTES = 84 };
     MEMBER f32 at(const u8* b, u32 i) {
+#pragma clang fp contract(off)
         f32 scale = half_at(b, 80) * (f32)(b[i >> 4] & 15), min = half_at(b, 82) * (f32)(b[i >> 4] >> 4);
         return scale * (f32)pair(b + 16, i) - min;
     }
@@ -67,6 +72,7 @@ struct FileQ3_K {
 struct FileQ4_K {
     enum { LEN = 256, BYTES = 144 };
     MEMBER f32 at(const u8* b, u32 i) {
+#pragma clang fp contract(off)
         u32 group = i >> 5, q = b[16 + group / 2 * 32 + i % 32] >> (group % 2 * 4) & 15;
         f32 scale = half_at(b, 0) * (f32)packed_scale(b + 4, group), min = half_at(b, 2) * (f32)packed_min(b + 4, group);
         return scale * (f32)q - min;
@@ -75,6 +81,7 @@ struct FileQ4_K {
 struct FileQ5_K {
     enum { LEN = 256, BYTES = 176 };
     MEMBER f32 at(const u8* b, u32 i) {
+#pragma clang fp contract(off)
         u32 group = i >> 5, q = b[48 + group / 2 * 32 + i % 32] >> (group % 2 * 4) & 15;
         q |= (b[16 + i % 32] >> group & 1) << 4;
         f32 scale = half_at(b, 0) * (f32)packed_scale(b + 4, group), min = half_at(b, 2) * (f32)packed_min(b + 4, group);

@@ -17,7 +17,11 @@
 pub mod dot;
 mod id;
 mod op;
+#[cfg(test)]
+mod tests;
 mod text;
+#[cfg(test)]
+pub(crate) mod toy;
 mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};

@@ -254,7 +254,8 @@ impl<'g, 'a> Check<'g, 'a> {
             Op::GatedGemm(_) => {
                 self.arity(1, 2, 1)?;
                 self.matrix(0, self.input(0), self.output(0))?;
-                self.matrix(1, self.input(0), self.output(0))
+                self.matrix(1, self.input(0), self.output(0))?;
+                self.one_kind()
             }
             Op::AddBias => {
                 self.arity(1, 1, 1)?;
@@ -291,6 +292,7 @@ impl<'g, 'a> Check<'g, 'a> {
                 for index in 1..3 {
                     self.float("input", self.input(index))?;
                     self.same("columns", heads.kv * heads.size, self.input(index).cols)?;
+                    self.same("rows", self.input(0).rows, self.input(index).rows)?;
                 }
                 self.table(3, dims)
             }
@@ -318,6 +320,8 @@ impl<'g, 'a> Check<'g, 'a> {
                 split,
             } => {
                 self.arity(1, 0, 1)?;
+                self.heads(heads)?;
+                self.same("rows", 1, self.output(0).rows)?;
                 self.same("columns", heads.query * heads.size, self.output(0).cols)?;
                 self.partials(self.input(0), heads, window, split)
             }
@@ -354,6 +358,7 @@ impl<'g, 'a> Check<'g, 'a> {
         for index in 0..outputs {
             self.matrix(index, self.input(0), self.output(index))?;
         }
+        self.one_kind()?;
         if residual {
             let (added, y) = (self.input(1), self.output(0));
             self.float("residual", added)?;
@@ -376,6 +381,15 @@ impl<'g, 'a> Check<'g, 'a> {
         self.holds("output", "f32", y.element, y_fits)
     }
 
+    /// All weights float or all quantised, since they share one activation.
+    fn one_kind(&self) -> Verdict {
+        let kind = |index: usize| match self.weight(index).dtype.is_float() {
+            true => "float",
+            false => "quantised",
+        };
+        (1..self.node.weights.len()).try_for_each(|i| self.same("weights", kind(0), kind(i)))
+    }
+
     /// Input and output alike, f32 or (the output) quantised, `cols` wide.
     fn turned(&self, input: usize, output: usize, cols: u32) -> Verdict {
         let (x, y) = (self.input(input), self.output(output));
@@ -388,6 +402,11 @@ impl<'g, 'a> Check<'g, 'a> {
 
     fn table(&self, index: usize, dims: u32) -> Verdict {
         self.float("table", self.input(index))?;
+        self.same(
+            "rows of the table",
+            self.input(0).rows,
+            self.input(index).rows,
+        )?;
         self.same("columns of the table", dims, self.input(index).cols)
     }
 
@@ -401,9 +420,10 @@ impl<'g, 'a> Check<'g, 'a> {
     ) -> Verdict {
         let found = value.cols;
         self.float("partials", value)?;
+        self.same("rows of the partials", 1, value.rows)?;
         self.holds("split", "at least 1", split, split > 0)?;
         let row = heads.query * heads.partial_len();
-        let whole = found.is_multiple_of(row);
+        let whole = found > 0 && found.is_multiple_of(row);
         let span = window.map_or(String::new(), |w| format!(" within a window of {w}"));
         self.holds(
             "partials",
@@ -448,6 +468,18 @@ impl<'g, 'a> Check<'g, 'a> {
                 ("appended to before it is read", "a read before")
             };
             self.holds(&format!("cache {id}"), wanted, found, seen != appends)?;
+        }
+        let [keys, values] = [0, 1].map(|i| self.graph.state(self.node.states[i]));
+        self.same("layer of the value cache", keys.layer, values.layer)?;
+        self.same(
+            "positions of the value cache",
+            keys.positions,
+            values.positions,
+        )?;
+        if let Op::AttentionSplit { heads, split, .. } = self.node.op {
+            let splits = keys.positions.div_ceil(split);
+            let cols = splits * heads.query * heads.partial_len();
+            self.same("columns of the partials", cols, self.output(0).cols)?;
         }
         Ok(())
     }

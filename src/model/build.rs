@@ -98,6 +98,9 @@ impl<'d> Builder<'_, 'd, '_> {
             .map(|i| self.input(entry, i))
             .collect::<Result<_, _>>()?;
         let weights: Vec<WeightId> = self.weight(entry, section)?.into_iter().collect();
+        if weights.is_empty() && matches!(op_name, "embed" | "rms_norm" | "add_bias") {
+            return Err(self.wrong(entry, "needs `weight`, and a tensor for it"));
+        }
         let mut states: &[StateId] = &[];
         let caches;
         let width = |builder: &Self| inputs.first().map_or(0, |&v| builder.graph.value(v).cols);
@@ -254,6 +257,16 @@ impl<'d> Builder<'_, 'd, '_> {
             if present && !takers.contains(&op) {
                 return Err(self.wrong(entry, &format!("takes no `{field}`")));
             }
+        }
+        let arity = match op {
+            "embed" | "rope_table" => 0,
+            "rope" | "kv_append" | "gated_mul" | "add" => 2,
+            _ => 1,
+        };
+        let found = entry.inputs.len();
+        if found != arity {
+            let message = format!("needs {arity} names in `in`, found {found}");
+            return Err(self.wrong(entry, &message));
         }
         if entry.out.is_some() && op == "kv_append" {
             return Err(self.wrong(entry, "takes no `out`"));

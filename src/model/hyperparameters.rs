@@ -54,7 +54,8 @@ fn one() -> f32 {
     1.0
 }
 
-/// No dimension of a supported model comes near this; it keeps every product within 64 bits.
+/// No dimension of a supported model comes near this; it keeps every product
+/// of two within 64 bits; heads times head size is held to it too.
 const DIMENSION_LIMIT: u32 = 1 << 24;
 
 impl Hyperparameters {
@@ -180,6 +181,12 @@ impl Hyperparameters {
         if !self.head_size.is_multiple_of(8) || self.head_size > 256 {
             let wanted = "a multiple of 8, at most 256".to_string();
             return Err(bad("head size", self.head_size.to_string(), wanted));
+        }
+        let width = u64::from(self.heads) * u64::from(self.head_size);
+        if width > u64::from(DIMENSION_LIMIT) {
+            let wanted = format!("1 to {DIMENSION_LIMIT}");
+            let what = "width of all heads (head count times head size)";
+            return Err(bad(what, width.to_string(), wanted));
         }
         let rotated = self.rope().dims;
         if rotated == 0 || !rotated.is_multiple_of(2) || rotated > self.head_size {

@@ -7,6 +7,8 @@ mod build;
 mod definition;
 mod hyperparameters;
 mod random;
+#[cfg(test)]
+mod tests;
 
 pub use build::{Extent, Logits, build};
 pub use definition::{Definition, DefinitionError};

@@ -15,7 +15,7 @@ pub(super) fn merge_gemms(graph: Graph<'_>) -> (Graph<'_>, Report) {
         let float = |n: &Node<'_>| graph.weight(n.weights[0]).dtype.is_float();
         let (mut weights, mut outputs) = (node.weights.to_vec(), node.outputs.to_vec());
         for (index, other) in graph.nodes().iter().enumerate().skip(first + 1) {
-            if !plain(other) || other.inputs != node.inputs {
+            if merged[index] || !plain(other) || other.inputs != node.inputs {
                 continue;
             }
             if float(other) != float(node) {

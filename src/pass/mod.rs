@@ -12,6 +12,8 @@ mod quantize;
 mod residual;
 mod rope_append;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use crate::graph::{Graph, Node, NodeId, Verified, VerifyError, verify};
 use std::fmt;

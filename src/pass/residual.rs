@@ -11,22 +11,23 @@ pub(super) fn fuse_residuals(graph: Graph<'_>) -> (Graph<'_>, Report) {
         if node.op != Op::Add {
             continue;
         }
-        // The sum is symmetric: either side may be the product.
+        // The sum is symmetric: either side may be the product, best one that only the sum reads.
         let candidates = [
             (node.inputs[1], node.inputs[0]),
             (node.inputs[0], node.inputs[1]),
         ];
-        let found = candidates.into_iter().find_map(|(product, other)| {
+        let products = candidates.into_iter().filter_map(|(product, other)| {
             let id = producers[product.index()]?;
             let gemm = graph.node(id);
             let plain = gemm.op == Op::Gemm { residual: false } && gemm.outputs.len() == 1;
-            (plain && product != other).then_some((id, gemm, product, other))
+            let alone = uses[product.index()] == 1;
+            (plain && product != other).then_some((alone, id, gemm, other))
         });
-        let Some((id, gemm, product, other)) = found else {
+        let Some((alone, id, gemm, other)) = products.min_by_key(|(alone, ..)| !alone) else {
             report.skip("neither side is a GEMM of its own");
             continue;
         };
-        if uses[product.index()] != 1 {
+        if !alone {
             report.skip("the product is read elsewhere too");
             continue;
         }

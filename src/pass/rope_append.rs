@@ -20,10 +20,20 @@ pub(super) fn fuse_rope_append(graph: Graph<'_>) -> (Graph<'_>, Report) {
             continue;
         };
         let k_node = graph.node(k_id);
-        let Op::Rope { dims, style, .. } = k_node.op else {
+        let Op::Rope {
+            heads: k_heads,
+            head_size: k_size,
+            dims,
+            style,
+        } = k_node.op
+        else {
             report.skip("k is not turned");
             continue;
         };
+        if (k_heads, k_size) != (kv_heads, head_size) {
+            report.skip("k is turned in heads other than the cache's");
+            continue;
+        }
         if uses[k.index()] != 1 {
             report.skip("the turned k is read elsewhere too");
             continue;
@@ -33,15 +43,16 @@ pub(super) fn fuse_rope_append(graph: Graph<'_>) -> (Graph<'_>, Report) {
             let other = &graph.nodes()[i];
             let Op::Rope {
                 heads,
+                head_size: size,
                 dims: d,
                 style: s,
-                ..
             } = other.op
             else {
                 return None;
             };
-            let alike = d == dims && s == style && other.inputs[1] == k_node.inputs[1];
-            let unread = !graph.nodes()[..index]
+            let alike =
+                (size, d, s) == (head_size, dims, style) && other.inputs[1] == k_node.inputs[1];
+            let unread = !graph.nodes()[..=index]
                 .iter()
                 .any(|n| n.inputs.contains(&other.outputs[0]));
             let beside = i != k_id.index() && other.section == node.section;

@@ -8,6 +8,8 @@
 mod assign;
 mod check;
 mod lifetime;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use assign::{Placement, assign};

@@ -8,6 +8,8 @@
 
 mod cost;
 mod lower;
+#[cfg(test)]
+mod tests;
 
 pub use cost::{Cost, cost};
 pub use lower::{ATTENTION_UNIT_QUERIES, GEMM_UNIT_COLS, lower};

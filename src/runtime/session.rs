@@ -55,7 +55,7 @@ impl Default for SessionOptions {
             drivers: Search::default(),
             threads: 1,
             context: 2048,
-            chunk_rows: 128,
+            chunk_rows: 256,
             eager: false,
             logits: Logits::Last,
             poison: false,

@@ -72,7 +72,7 @@ impl Default for Config {
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
-            chunk_rows: 128,
+            chunk_rows: 256,
             eager: false,
             sampling: Sampling::greedy(),
             max_tokens: 256,
