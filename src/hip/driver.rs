@@ -75,7 +75,7 @@ impl Driver {
         };
         let library = Library::open(platform, file_names, search)?;
         // SAFETY: each column names functions whose signatures are the rows': `nvidia` has the compiler compare them
-        // with cudarc's declarations, and `tests/hip.rs` compares `amd`'s with `cubecl-hip-sys`'s.
+        // with cudarc's declarations, and `tests/hip_declarations.rs` compares `amd`'s with `cubecl-hip-sys`'s.
         let table = unsafe { Table::load(&library, names) }?;
         let dialect: Box<dyn Dialect> = match platform {
             Platform::Amd => Box::new(amd::Amd::load(&library)?),
