@@ -47,12 +47,12 @@ fn planner(criterion: &mut Criterion) {
         let arena = Bump::new();
         let built = model.graph(&arena, EXTENT).expect("a valid Definition");
         let layers = layers as usize;
-        assert_eq!(built.nodes().len(), 2 + 16 * layers + 3, "nodes as built");
+        assert_eq!(built.nodes().len(), 2 + 16 * layers + 2, "nodes as built");
         let (fused, reports) = pass::optimise(built.clone(), OPTIONS).expect("a correct graph");
         let fired: usize = reports.iter().map(|r| r.fired).sum();
         // A layer: gate, q/k/v, two residuals, rope + append, split, four rounded activations; and the head's.
         assert_eq!(fired, 10 * layers + 1, "rewrites: {reports:?}");
-        assert_eq!(fused.nodes().len(), 2 + 9 * layers + 3, "nodes when fused");
+        assert_eq!(fused.nodes().len(), 2 + 9 * layers + 2, "nodes when fused");
         let intervals = lifetimes(&fused);
         let plan = check(intervals.clone(), assign(&intervals)).expect("a proved plan");
         assert_eq!(

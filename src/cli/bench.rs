@@ -1,8 +1,9 @@
 //! `bench`: load time, prompt and decode speed, and how near they come to what memory allows.
 //!
 //! Prompt and decode are timed apart and each from an empty context, as llama.cpp's tool does, so that figures compare:
-//! `--prompt-tokens` tokens in chunks, and `--tokens` single steps. Speeds are those of the best of `--repeat` runs,
-//! latencies those of all. The first token is timed once, right after loading, for a prompt of five tokens.
+//! `--prompt-tokens` tokens in chunks, and `--tokens` single steps. One run that is not counted comes first, so that every
+//! page has been touched; speeds are then the median of `--repeat` runs, latencies those of all. The first token is timed
+//! once, right after loading, for a prompt of five tokens.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -106,6 +107,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         .map_err(CliError::runtime)?;
     let bar = progress.steps("runs", args.repeat as u64);
     let mut runs = Vec::new();
+    run_once(&mut session, &mut sampler, args)?;
     for _ in 0..args.repeat {
         runs.push(run_once(&mut session, &mut sampler, args)?);
         bar.add(1);
@@ -218,9 +220,13 @@ fn summary(
     stream: f64,
 ) -> Result<Json, CliError> {
     let report = session.report();
-    let fastest = |time: fn(&Run) -> Duration| runs.iter().map(time).min().unwrap_or_default();
-    let prompt_s = fastest(|run| run.prompt).as_secs_f64();
-    let decode_s = fastest(|run| run.decode).as_secs_f64();
+    let median = |time: fn(&Run) -> Duration| {
+        let mut times: Vec<Duration> = runs.iter().map(time).collect();
+        times.sort_unstable();
+        percentile(&times, 50).as_secs_f64()
+    };
+    let prompt_s = median(|run| run.prompt);
+    let decode_s = median(|run| run.decode);
     let last = runs
         .last()
         .ok_or_else(|| CliError::Usage("--repeat must be at least 1".into()))?;

@@ -95,7 +95,7 @@ pub(super) struct Amd {
 
 impl Amd {
     pub fn load(library: &Library) -> Result<Amd, HipError> {
-        // SAFETY: the signatures are those of HIP's headers; `tests/hip.rs` compares them with `cubecl-hip-sys`. Both
+        // SAFETY: the signatures are those of HIP's headers; `tests/hip_declarations.rs` compares them with `cubecl-hip-sys`. Both
         // names for the properties have the same one.
         unsafe {
             let (properties, arch_offset) = match library.symbol(PROPERTIES) {

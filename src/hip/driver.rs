@@ -75,7 +75,7 @@ impl Driver {
         };
         let library = Library::open(platform, file_names, search)?;
         // SAFETY: each column names functions whose signatures are the rows': `nvidia` has the compiler compare them
-        // with cudarc's declarations, and `tests/hip.rs` compares `amd`'s with `cubecl-hip-sys`'s.
+        // with cudarc's declarations, and `tests/hip_declarations.rs` compares `amd`'s with `cubecl-hip-sys`'s.
         let table = unsafe { Table::load(&library, names) }?;
         let dialect: Box<dyn Dialect> = match platform {
             Platform::Amd => Box::new(amd::Amd::load(&library)?),
@@ -90,7 +90,7 @@ impl Driver {
         let initialize = &driver.table.initialize;
         // SAFETY: a plain call; 0 is the one value that is defined for the flags.
         let status = unsafe { (initialize.function)(0) };
-        if status == sys::NO_DEVICE {
+        if [sys::NO_DEVICE, sys::INVALID_DEVICE].contains(&status) {
             return Err(driver.no_device());
         }
         driver.check(status, initialize.name, || "no flags".into())?;

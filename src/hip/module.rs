@@ -112,7 +112,7 @@ impl Function {
         &self.name
     }
 
-    /// Lets launches ask for `bytes` of LDS. Above 48 KiB NVIDIA needs to be told; below, and on AMD, it is no call.
+    /// Lets launches ask for `bytes` of LDS. NVIDIA has to be told if they are more than 48 KiB; AMD does not.
     pub fn allow_lds(&self, bytes: u32) -> Result<(), HipError> {
         let device = &self.module.loaded.device;
         device.bind()?;

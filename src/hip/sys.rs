@@ -1,10 +1,10 @@
 //! The table of driver functions: one row an operation, one signature for both platforms.
 //!
 //! HIP was made in the CUDA driver's image, and operation for operation the two have the same arguments with the same
-//! binary layout and, where we use them, the same numbers (`tests/hip.rs` compares both). So there is one [`Table`],
+//! binary layout and, where we use them, the same numbers (`tests/hip_declarations.rs` compares both). So there is one [`Table`],
 //! filled at run time from either library; [`amd::NAMES`](super::amd::NAMES) and
 //! [`nvidia::NAMES`](super::nvidia::NAMES) are its two columns. What the platforms do differently is
-//! [`Dialect`](super::driver::Dialect)'s.
+//! theirs to say, too.
 //!
 //! A status is an integer. A driver newer than this program may return one we have never heard of, and a Rust `enum`
 //! that holds an unknown value is undefined behaviour.
@@ -31,6 +31,8 @@ compile_error!(
 pub const SUCCESS: Status = 0;
 /// `hipErrorNoDevice`, `CUDA_ERROR_NO_DEVICE`.
 pub const NO_DEVICE: Status = 100;
+/// `hipErrorInvalidDevice`: what some HIP releases answer to `hipInit` where there is no device.
+pub const INVALID_DEVICE: Status = 101;
 /// `hipErrorNotReady`, `CUDA_ERROR_NOT_READY`.
 pub const NOT_READY: Status = 600;
 
@@ -210,7 +212,8 @@ impl Library {
                     // The loader says this of the file itself when there is none, and names another file when there is
                     // one that needs it.
                     let absent = format!("{}: cannot open shared object file", path.display());
-                    if !text.starts_with(&absent) && unusable.is_none() {
+                    if cfg!(target_os = "linux") && !text.starts_with(&absent) && unusable.is_none()
+                    {
                         unusable = Some(text);
                     }
                 }

@@ -90,6 +90,7 @@ impl<'d> Builder<'_, 'd, '_> {
         let op_name = entry.op.get_ref().as_str();
         let every_row = self.extent.logits == Logits::All || self.extent.rows == 1;
         if op_name == "last_row" && every_row {
+            self.expect_fields(entry, op_name)?;
             let (input, out) = (self.input(entry, 0)?, self.out_name(entry)?);
             self.names.insert(out, input);
             return Ok(());

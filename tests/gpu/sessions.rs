@@ -39,14 +39,10 @@ fn run(session: &mut Session, tokens: &[u32], prompt: usize) -> Vec<f32> {
     all
 }
 
-/// How far from the imitated rounding, relative to the logits: as on the CPU where every row was a
-/// step; chunks multiply f16 fragments.
-fn flipped(recipe: Recipe, chunks: bool) -> f64 {
-    match (chunks, recipe.format.is_float()) {
-        (true, _) => 4e-3,
-        (false, true) => 1e-4,
-        (false, false) => 4e-4,
-    }
+/// How far from the imitated rounding, relative to the logits: as on the CPU, where f32's own error sends
+/// a few of the rounded activations to the other side.
+fn flipped(recipe: Recipe) -> f64 {
+    if recipe.format.is_float() { 1e-4 } else { 4e-4 }
 }
 
 pub fn oracle(found: &Found) {
@@ -61,8 +57,8 @@ pub fn oracle(found: &Found) {
             let place = format!("{}, prompt {prompt}", recipe.describe());
             let got = run(&mut session(&model, &options(found)), &tokens, prompt);
             let from = (prompt - 1) * v;
-            let flipped = flipped(recipe, prompt > 1);
-            assert_as_near(&got, &exact[from..], &imitated[from..], flipped, &place);
+            let (exact, imitated) = (&exact[from..], &imitated[from..]);
+            assert_as_near(&got, exact, imitated, flipped(recipe), &place);
         }
         let each = SessionOptions {
             logits: Logits::All,
@@ -73,7 +69,7 @@ pub fn oracle(found: &Found) {
             .prefill_each(&tokens, &mut |_, logits| got.extend_from_slice(logits))
             .unwrap_or_else(|e| panic!("{e}"));
         let place = format!("{}, each", recipe.describe());
-        assert_as_near(&got, &exact, &imitated, flipped(recipe, true), &place);
+        assert_as_near(&got, &exact, &imitated, flipped(recipe), &place);
     }
 }
 

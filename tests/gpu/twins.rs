@@ -115,7 +115,7 @@ fn check_step(twins: &mut Twins, step: Step<'_>, judge: &mut Judge, place: &str)
 
         let cpu = twins.cpu.read_arena();
         let gpu = twins.gpu.read_arena().unwrap_or_else(|e| panic!("{e}"));
-        judge.values(&program, launch, live, seen, (&cpu, &gpu), &place);
+        judge.values(launch, live, seen, (&cpu, &gpu), &place);
         for (state, before) in launch.states.iter().zip(&caches) {
             let cpu = twins.cpu.read_state(state.index());
             let gpu = twins.gpu.read_state(&program, state.index());
