@@ -111,7 +111,7 @@ pub fn norms(bench: &Bench) {
         let (step, x, weights) = (
             bench.step(0, 2),
             bench.floats(&x),
-            bench.floats(&padded(&[w.clone()]).0),
+            bench.floats(&padded(std::slice::from_ref(&w)).0),
         );
         let y = bench.nans(3 * stride as usize / 4);
         let (c, g) = (cols as u32, groups as u32);
@@ -267,8 +267,8 @@ pub fn rope(bench: &Bench) {
         bench.launch("rope_table", geometry, args);
         let angles = bench.read_floats(&table);
         for r in 0..rows {
-            for i in 0..pairs {
-                let frequency = base.powf(-2.0 * i as f64 / dims as f64) / f64::from(factors[i]);
+            for (i, &factor) in factors.iter().enumerate() {
+                let frequency = base.powf(-2.0 * i as f64 / dims as f64) / f64::from(factor);
                 let angle = (f64::from(position) + r as f64) * stretch * frequency;
                 let at = r * t_stride / 4 + 2 * i;
                 assert_eq!(angles[at], angle.cos() as f32, "cos of row {r} pair {i}");
