@@ -1,0 +1,232 @@
+//! Attention against its formula in f64, over caches whose unseen positions are NaN.
+
+use super::bench::{Bench, assert_near, normal};
+use crate::args;
+use crate::support::rng::Rng;
+use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
+use greta_infer::cpu::isa::Isa;
+use greta_infer::gpu::geometry;
+use half::f16;
+
+/// What a value may be off by, relative to Σ weight · |v|.
+const BOUND: f64 = 4e-6;
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    h: usize,
+    g: usize,
+    d: usize,
+    s: usize,
+    window: usize,
+    position: usize,
+    rows: usize,
+}
+
+struct Case {
+    shape: Shape,
+    q: Vec<f32>,
+    k: Vec<f16>,
+    v: Vec<f16>,
+    scale: f32,
+}
+
+impl Shape {
+    fn first_seen(self, position: usize) -> usize {
+        if self.window == 0 {
+            0
+        } else {
+            (position + 1).saturating_sub(self.window)
+        }
+    }
+}
+
+impl Case {
+    fn new(rng: &mut Rng, shape: Shape) -> Case {
+        let Shape {
+            h,
+            g,
+            d,
+            s,
+            position,
+            rows,
+            ..
+        } = shape;
+        let seen = shape.first_seen(position)..position + rows;
+        let mut cache = || -> Vec<f16> {
+            let value = |i: usize, rng: &mut Rng| match seen.contains(&(i / d % s)) {
+                true => f16::from_f64(rng.normal()),
+                false => f16::NAN,
+            };
+            (0..g * s * d).map(|i| value(i, rng)).collect()
+        };
+        let (k, v) = (cache(), cache());
+        let q = normal(rng, rows * h * d);
+        let scale = 1.0 / (d as f32).sqrt();
+        Case {
+            shape,
+            q,
+            k,
+            v,
+            scale,
+        }
+    }
+
+    fn expected(&self, r: usize) -> Vec<(f64, f64)> {
+        let Shape {
+            h,
+            g,
+            d,
+            s,
+            position,
+            ..
+        } = self.shape;
+        let here = position + r;
+        let mut out = Vec::new();
+        for head in 0..h {
+            let at = |cache: &[f16], p: usize, i: usize| {
+                cache[(head / (h / g) * s + p) * d + i].to_f64()
+            };
+            let q = &self.q[(r * h + head) * d..][..d];
+            let first = self.shape.first_seen(here);
+            let score = |p: usize| -> f64 {
+                (0..d)
+                    .map(|i| f64::from(q[i]) * at(&self.k, p, i))
+                    .sum::<f64>()
+                    * f64::from(self.scale)
+            };
+            let scores: Vec<f64> = (first..=here).map(score).collect();
+            let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - peak).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            out.extend((0..d).map(|i| {
+                let terms = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(p, w)| w / total * at(&self.v, first + p, i));
+                terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
+            }));
+        }
+        out
+    }
+
+    fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
+        bench.bytes(
+            &cache
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// Heads, K/V heads, and their size.
+const HEADS: &[(usize, usize, usize)] = &[
+    (2, 2, 8),
+    (9, 3, 64),
+    (4, 1, 80),
+    (5, 1, 128),
+    (8, 1, 256),
+    (3, 3, 128),
+    (2, 1, 24),
+];
+
+pub fn split(bench: &Bench) {
+    let mut rng = Rng::new(21);
+    for &(h, g, d) in HEADS {
+        for (s, position, window, split) in [
+            (64, 0, 0, 64),
+            (200, 150, 0, 64),
+            (200, 199, 0, 16),
+            (700, 650, 90, 16),
+            (700, 600, 0, 16),
+        ] {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows: 1,
+            };
+            let case = Case::new(&mut rng, shape);
+            let (step, q) = (bench.step(position as u32, 1), bench.floats(&case.q));
+            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let splits = s.div_ceil(split);
+            let partials = bench.nans(h * splits * (d.next_multiple_of(16) + 16));
+            let [h_, g_, d_, s_, split_, window_] = [h, g, d, s, split, window].map(|n| n as u32);
+            let geometry = geometry::attention_split(g_, s_, split_);
+            let args = args![
+                &step, &q, &k, &v, &partials, h_, g_, d_, s_, split_, window_, case.scale
+            ];
+            bench.launch("attention_split", geometry, args);
+            let (y, geometry) = (bench.nans(h * d), geometry::attention_combine(h_, d_));
+            let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
+            bench.launch("attention_combine", geometry, args);
+            let got = bench.read_floats(&y);
+            assert_near(
+                &got,
+                &case.expected(0),
+                BOUND,
+                &format!("{shape:?} split {split}"),
+            );
+            let mut want = vec![0u8; row_bytes(h * d)];
+            // SAFETY: `want` is a row, four-byte aligned as allocations of this size are, and the path is portable.
+            unsafe { quantise_row(Isa::Portable, &got, want.as_mut_ptr()) };
+            let blocks = (h * d).div_ceil(32) * BLOCK_BYTES;
+            let y = bench.nans(blocks / 4);
+            let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
+            bench.launch("attention_combine_quantize", geometry, args);
+            assert_eq!(bench.read(&y), want[..blocks], "{shape:?} quantised");
+        }
+    }
+}
+
+pub fn rows(bench: &Bench) {
+    let mut rng = Rng::new(22);
+    for &(h, g, d) in HEADS {
+        for (s, position, window, rows, live) in
+            [(32, 0, 0, 7, 7), (96, 60, 0, 5, 3), (300, 250, 33, 6, 6)]
+        {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows,
+            };
+            // Rows that are not live have no keys either.
+            let case = Case::new(
+                &mut rng,
+                Shape {
+                    rows: live,
+                    ..shape
+                },
+            );
+            let mut q = case.q.clone();
+            q.resize(rows * h * d, f32::NAN);
+            let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
+            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
+            let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
+            let args = args![
+                &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
+            ];
+            bench.launch(
+                "attention_rows",
+                geometry::attention_rows(h_, g_, rows_),
+                args,
+            );
+            let got = bench.read_floats(&y);
+            for (r, got) in got.chunks_exact(h * d).enumerate() {
+                if r < live {
+                    assert_near(got, &case.expected(r), BOUND, &format!("{shape:?} row {r}"));
+                } else {
+                    assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
+                }
+            }
+        }
+    }
+}

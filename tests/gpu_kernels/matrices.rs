@@ -1,0 +1,351 @@
+//! GEMV and GEMM of every type against dot products in f64.
+
+use super::bench::{Bench, assert_near, normal};
+use crate::args;
+use crate::support::rng::Rng;
+use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
+use greta_infer::cpu::isa::Isa;
+use greta_infer::dtype::DType;
+use greta_infer::gpu::geometry;
+use greta_infer::gpu::pack::{pack_rows, row_layout};
+use half::f16;
+
+/// What a product may be off by, relative to Σ |w · x|: f32 sums.
+const BOUND: f64 = 1e-6;
+
+/// A matrix in the file's layout and the device's, with its values.
+struct Matrix {
+    dtype: DType,
+    k: usize,
+    packed: Vec<u8>,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    fn new(rng: &mut Rng, dtype: DType, n: usize, k: usize) -> Matrix {
+        let mut file: Vec<u8> = (0..n * dtype.row_bytes(k).unwrap())
+            .map(|_| rng.byte())
+            .collect();
+        let halves: &[usize] = match dtype {
+            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+            DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+            DType::Q2_K => &[80, 82],
+            DType::Q3_K => &[108],
+            DType::Q6_K => &[208],
+            _ => &[],
+        };
+        for block in file.chunks_exact_mut(dtype.block_bytes()) {
+            // Random bits are fine as codes, but not as floats.
+            for &at in halves {
+                block[at..at + 2]
+                    .copy_from_slice(&f16::from_f64(rng.normal() * 0.01).to_le_bytes());
+            }
+            let value = rng.normal() as f32;
+            match dtype {
+                DType::F32 => block.copy_from_slice(&value.to_le_bytes()),
+                DType::F16 => block.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+                DType::BF16 => block.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+                _ => {}
+            }
+        }
+        let mut values = vec![0.0; n * k];
+        dtype.decode(&file, &mut values);
+        let mut packed = vec![0; n * row_layout(dtype, k).stride];
+        pack_rows(dtype, k, &file, &mut packed);
+        Matrix {
+            dtype,
+            k,
+            packed,
+            values,
+        }
+    }
+
+    fn stride(&self) -> u32 {
+        row_layout(self.dtype, self.k).stride as u32
+    }
+
+    /// Row `n` times `x`: the product and the sum of its terms' magnitudes.
+    fn dot(&self, n: usize, x: &[f64]) -> (f64, f64) {
+        let row = &self.values[n * self.k..][..self.k];
+        let terms = row.iter().zip(x).map(|(&w, x)| f64::from(w) * x);
+        terms.fold((0.0, 0.0), |(sum, size), term| {
+            (sum + term, size + term.abs())
+        })
+    }
+}
+
+/// A row of activations as the kernels of a type take them, and what they stand for.
+fn activations(rng: &mut Rng, dtype: DType, k: usize) -> (Vec<u8>, Vec<f64>) {
+    let x: Vec<f32> = normal(rng, k).iter().map(|v| v * 3.0).collect();
+    if dtype.is_float() {
+        let mut bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
+        // A row's padding may hold anything.
+        bytes.resize(bytes.len().next_multiple_of(64), 0xff);
+        return (bytes, x.iter().map(|&v| f64::from(v)).collect());
+    }
+    let mut bytes = vec![0xff; row_bytes(k)];
+    // SAFETY: `bytes` is a row, four-byte aligned as allocations of this size are, and the path is portable.
+    unsafe { quantise_row(Isa::Portable, &x, bytes.as_mut_ptr()) };
+    let value = |i: usize| {
+        let block = &bytes[i / 32 * BLOCK_BYTES..][..BLOCK_BYTES];
+        let q = 128 * i32::from(block[i % 32] as i8) + i32::from(block[32 + i % 32] as i8);
+        f64::from(f32::from_le_bytes(block[64..68].try_into().unwrap())) * f64::from(q)
+    };
+    let values = (0..k).map(value).collect();
+    (bytes, values)
+}
+
+fn name(kernel: &str, dtype: DType) -> String {
+    format!("{kernel}_{}", dtype.name().to_lowercase())
+}
+
+/// Widths worth trying.
+fn widths(dtype: DType) -> &'static [usize] {
+    match dtype.block_len() {
+        1 => &[1, 7, 33, 64, 577, 1536],
+        32 => &[32, 64, 576, 1056],
+        _ => &[256, 768],
+    }
+}
+
+fn check_gemv(
+    bench: &Bench,
+    dtype: DType,
+    n: usize,
+    k: usize,
+    geometry: geometry::Geometry,
+    residual: bool,
+) {
+    let mut rng = Rng::new((n * 10_000 + k) as u64);
+    let w = Matrix::new(&mut rng, dtype, n, k);
+    let (x, exact) = activations(&mut rng, dtype, k);
+    let added = normal(&mut rng, n);
+    let (step, x, packed) = (bench.step(3, 1), bench.bytes(&x), bench.bytes(&w.packed));
+    let (addend, y) = (bench.floats(&added), bench.nans(n));
+    let (n_, k_) = (n as u32, k as u32);
+    let addend = residual.then_some(&addend);
+    let args = args![
+        &step,
+        &x,
+        0u32,
+        &packed,
+        w.stride(),
+        addend,
+        0u32,
+        &y,
+        0u32,
+        n_,
+        k_
+    ];
+    bench.launch(&name("gemv", dtype), geometry, args);
+    let want: Vec<_> = (0..n)
+        .map(|i| {
+            let (sum, size) = w.dot(i, &exact);
+            let added = if residual { f64::from(added[i]) } else { 0.0 };
+            (sum + added, size + added.abs())
+        })
+        .collect();
+    let place = format!("gemv {dtype} [{n}, {k}] {:?}", geometry.block);
+    assert_near(&bench.read_floats(&y), &want, BOUND, &place);
+}
+
+pub fn gemv(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        for &k in widths(dtype) {
+            for n in [1, 2, 67] {
+                let geometry = geometry::gemv(dtype, n as u32, k as u32, bench.wave);
+                check_gemv(bench, dtype, n, k, geometry, n != 2);
+            }
+        }
+    }
+}
+
+/// Shapes that the geometry would not choose at these sizes.
+pub fn every_group(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        let (n, k) = (71, if dtype.block_len() == 1 { 577 } else { 768 });
+        for lanes in [8, 16, 32, 64]
+            .into_iter()
+            .filter(|&lanes| lanes <= bench.wave)
+        {
+            for threads in [64, 256] {
+                let mut geometry = geometry::gemv(dtype, n as u32, k as u32, bench.wave);
+                let groups = threads / lanes;
+                geometry.block = [lanes, groups, 1];
+                geometry.grid = [(n as u32).div_ceil(groups * geometry::GEMV_ROWS), 1, 1];
+                check_gemv(bench, dtype, n, k, geometry, false);
+            }
+        }
+    }
+}
+
+pub fn long_rows(bench: &Bench) {
+    let k = 256 * 129;
+    assert!(k / 32 > 2 * geometry::STAGED_BLOCKS as usize);
+    for &dtype in DType::RUNNABLE {
+        let geometry = geometry::gemv(dtype, 5, k as u32, bench.wave);
+        check_gemv(bench, dtype, 5, k, geometry, false);
+    }
+}
+
+pub fn gemv3(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        for n in [[5usize, 3, 4], [64, 33, 0], [1, 1, 1], [37, 0, 20]] {
+            let (k, mut rng) = (if dtype.block_len() == 1 { 72 } else { 256 }, Rng::new(7));
+            let w = n.map(|n| Matrix::new(&mut rng, dtype, n, k));
+            let (x, exact) = activations(&mut rng, dtype, k);
+            let (step, x) = (bench.step(0, 1), bench.bytes(&x));
+            let packed = [0, 1, 2].map(|i| bench.bytes(&w[i].packed));
+            let y = n.map(|n| bench.nans(n));
+            let n_ = n.map(|n| n as u32);
+            let geometry = geometry::gemv3(dtype, n_, k as u32, bench.wave);
+            let args = args![
+                &step,
+                &x,
+                0u32,
+                &packed[0],
+                &y[0],
+                n_[0],
+                &packed[1],
+                &y[1],
+                n_[1],
+                &packed[2],
+                &y[2],
+                n_[2],
+                w[0].stride(),
+                k as u32
+            ];
+            bench.launch(&name("gemv3", dtype), geometry, args);
+            for i in 0..3 {
+                let want: Vec<_> = (0..n[i]).map(|row| w[i].dot(row, &exact)).collect();
+                let place = format!("gemv3 {dtype} {n:?} matrix {i}");
+                assert_near(&bench.read_floats(&y[i]), &want, BOUND, &place);
+            }
+        }
+    }
+}
+
+pub fn activated(x: f64, kind: u32) -> f64 {
+    if kind == 0 {
+        x / (1.0 + (-x).exp())
+    } else {
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+        0.5 * x * (1.0 + u.tanh())
+    }
+}
+
+pub fn gated(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        for (n, kind) in [(1usize, 0u32), (35, 1), (130, 0)] {
+            let (k, mut rng) = (if dtype.block_len() == 1 { 130 } else { 512 }, Rng::new(11));
+            let w = [(); 2].map(|()| Matrix::new(&mut rng, dtype, n, k));
+            let (x, exact) = activations(&mut rng, dtype, k);
+            let (step, x, y) = (bench.step(0, 1), bench.bytes(&x), bench.nans(n));
+            let packed = [0, 1].map(|i| bench.bytes(&w[i].packed));
+            let geometry = geometry::gated_gemv(dtype, n as u32, k as u32, bench.wave);
+            let (n_, k_) = (n as u32, k as u32);
+            let args = args![
+                &step,
+                &x,
+                0u32,
+                &packed[0],
+                &packed[1],
+                w[0].stride(),
+                &y,
+                0u32,
+                n_,
+                k_,
+                kind
+            ];
+            bench.launch(&name("gated_gemv", dtype), geometry, args);
+            let want: Vec<_> = (0..n)
+                .map(|row| {
+                    let ((gate, gate_size), (up, up_size)) =
+                        (w[0].dot(row, &exact), w[1].dot(row, &exact));
+                    let active = activated(gate, kind);
+                    // An error of the gate passes with a slope of at most 1.13, and e^x has one of its own.
+                    (
+                        active * up,
+                        active.abs() * up_size + 2.0 * gate_size * up.abs(),
+                    )
+                })
+                .collect();
+            assert_near(
+                &bench.read_floats(&y),
+                &want,
+                2e-6,
+                &format!("gated {dtype} [{n}, {k}]"),
+            );
+        }
+    }
+}
+
+pub fn gemm(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        let wide = widths(dtype)[widths(dtype).len() - 2];
+        for (rows, live, n, k) in [
+            (2, 2, 3, widths(dtype)[0]),
+            (70, 66, 130, wide),
+            (65, 64, 64, wide),
+        ] {
+            let mut rng = Rng::new((rows + n + k) as u64);
+            let w = Matrix::new(&mut rng, dtype, n, k);
+            let inputs: Vec<_> = (0..rows).map(|_| activations(&mut rng, dtype, k)).collect();
+            let x_stride = inputs[0].0.len() as u32;
+            let mut x: Vec<u8> = inputs.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+            // Rows that are not live hold NaN.
+            x[live * x_stride as usize..].fill(0xff);
+            let added = normal(&mut rng, rows * n);
+            let (step, x, packed) = (
+                bench.step(0, live as u32),
+                bench.bytes(&x),
+                bench.bytes(&w.packed),
+            );
+            let (addend, y) = (bench.floats(&added), bench.nans(rows * n));
+            let residual = n == 130;
+            let (n_, k_, stride) = (n as u32, k as u32, 4 * n as u32);
+            let args = args![
+                &step,
+                &x,
+                x_stride,
+                &packed,
+                w.stride(),
+                residual.then_some(&addend),
+                stride,
+                &y,
+                stride,
+                n_,
+                k_,
+                rows as u32
+            ];
+            bench.launch(&name("gemm", dtype), geometry::gemm(n_, rows as u32), args);
+            let got = bench.read_floats(&y);
+            for (r, got) in got.chunks_exact(n).enumerate() {
+                if r >= live {
+                    assert!(
+                        got.iter().all(|v| v.is_nan()),
+                        "gemm {dtype}: row {r} is not live"
+                    );
+                    continue;
+                }
+                let want: Vec<_> = (0..n)
+                    .map(|i| {
+                        let (sum, size) = w.dot(i, &inputs[r].1);
+                        let added = if residual {
+                            f64::from(added[r * n + i])
+                        } else {
+                            0.0
+                        };
+                        (sum + added, size + added.abs())
+                    })
+                    .collect();
+                assert_near(
+                    got,
+                    &want,
+                    BOUND,
+                    &format!("gemm {dtype} [{rows}, {n}, {k}] row {r}"),
+                );
+            }
+        }
+    }
+}
