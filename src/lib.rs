@@ -17,7 +17,7 @@
 //! | passes | Graph → Graph, each reporting how often it fired and why not | [`pass`] |
 //! | [`Plan`](plan::Plan) | an arena offset for every temporary, proved | [`plan`] |
 //! | [`Program`](program::Program) | launches with resolved operands and their costs | [`program`] |
-//! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`runtime`] |
+//! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`gpu`], [`runtime`] |
 //!
 //! A [`Step`](program::Step) (tokens and a position) is the only thing that differs between two
 //! replays; everything else is frozen when the program is recorded. Prompts use the same pipeline
@@ -26,8 +26,12 @@
 //! # Who may import whom
 //!
 //! `dtype`, `hip` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
-//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `runtime` joins them;
-//! `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
+//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `gpu` ← those and `hip`,
+//! `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
+//!
+//! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
+//! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
+//! program to kernel launches, captures them once into the driver's graph and replays that.
 //!
 //! # What never happens
 //!
@@ -40,8 +44,10 @@
 //! 5. Weights, types or prompts that are not supported never run anyway: the error names the file,
 //!    the tensor, both sides of the mismatch, and what is supported.
 //! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files.
-//! 7. `unsafe` stands only in `cpu`, in `hip` and in `loader`'s memory map, and each block argues
-//!    its case.
+//! 7. A recording is never updated, and holds kernels only: no copies, no fills. What was captured is
+//!    counted against the program, and replays are counted.
+//! 8. `unsafe` stands only in `cpu`, `gpu`, `hip` and `loader`'s memory map, and each block argues its
+//!    case.
 //!
 //! # Adding a backend
 //!
