@@ -25,13 +25,14 @@
 //!
 //! # Who may import whom
 //!
-//! `dtype` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
+//! `dtype`, `hip` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
 //! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `runtime` joins them;
 //! `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
 //!
 //! # What never happens
 //!
-//! 1. `graph` knows no file, kernel or device; `plan` knows no op; `loader` knows no model.
+//! 1. `graph` knows no file, kernel or device; `plan` knows no op; `hip` knows no graph of ours;
+//!    `loader` knows no model.
 //! 2. A graph reaches the planner only as [`Verified`](graph::Verified), and offsets reach a
 //!    program only as a checked [`Plan`](plan::Plan).
 //! 3. After a session is built nothing is allocated a token, on the device or on the host.
@@ -39,7 +40,8 @@
 //! 5. Weights, types or prompts that are not supported never run anyway: the error names the file,
 //!    the tensor, both sides of the mismatch, and what is supported.
 //! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files.
-//! 7. `unsafe` stands only in `cpu` and in `loader`'s memory map, and each block argues its case.
+//! 7. `unsafe` stands only in `cpu`, in `hip` and in `loader`'s memory map, and each block argues
+//!    its case.
 //!
 //! # Adding a backend
 //!
@@ -53,7 +55,10 @@ pub mod cli;
 pub mod cpu;
 pub mod dtype;
 pub mod generate;
+pub mod gpu;
 pub mod graph;
+pub mod hip;
+pub mod kernels;
 pub mod loader;
 pub mod model;
 pub mod pass;

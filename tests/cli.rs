@@ -45,7 +45,7 @@ fn exit_codes_tell_usage_input_and_success_apart() {
     check(&threads, 3, &["99999", "1024"]);
     let context = ["generate", "x", "--ctx", "99999999"];
     check(&context, 3, &["99999999", "16777216"]);
-    check(&["generate", "x", "--device", "hip"], 3, &["hip", "next"]);
+    check(&["generate", "x", "--device", "tpu"], 2, &["tpu", "hip:N"]);
     check(
         &["generate", "x", "--temp", "-1"],
         3,

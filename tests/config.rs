@@ -24,7 +24,7 @@ fn a_mistake_is_shown_with_line_and_column() {
         "[session]\nkv_type = \"q8_0\"\n",
         &["c.toml:2:11:", "q8_0", "supported: f16"],
     );
-    check("[session]\ndevice = \"hip\"\n", &["c.toml:2:10:", "next"]);
+    check("[session]\ndevice = \"tpu\"\n", &["c.toml:2:10:", "hip"]);
     check(
         "[model]\n[[model.source]]\nurl = \"x\"\n",
         &["c.toml:3:1:", "url"],

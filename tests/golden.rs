@@ -5,6 +5,7 @@
 
 use bumpalo::Bump;
 use greta_infer::dtype::DType;
+use greta_infer::gpu;
 use greta_infer::graph::dot::{Notes, dot};
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
 use greta_infer::plan;
@@ -83,4 +84,22 @@ fn check(family: &str) {
 #[test]
 fn llama() {
     check("llama");
+}
+
+#[test]
+fn llama_on_a_gpu() {
+    let model = toy("llama");
+    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
+        let arena = Bump::new();
+        let extent = Extent {
+            rows,
+            context: 256,
+            logits: Logits::Last,
+        };
+        let wave = 64;
+        let step = compile(&model, &arena, extent, Target::Gpu { wave }).expect("the toy compiles");
+        let launches = gpu::lower(&step.program, wave).expect("heads of 16");
+        let text = format!("{}\n{}", step.program.text(), gpu::text(&launches));
+        compare(&format!("llama.{kind}.program.txt"), &text);
+    }
 }

@@ -70,6 +70,7 @@ fn session_of(model: &Model, way: Way, context: usize) -> Session {
         logits: way.logits,
         poison: way.poison,
         isa: way.isa,
+        ..SessionOptions::default()
     };
     Session::build(model, &options, &|_, _| ()).unwrap_or_else(|e| panic!("{way:?}: {e}"))
 }

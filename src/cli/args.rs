@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use crate::runtime::DeviceChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
@@ -17,7 +18,8 @@ Exit codes:
   130  interrupted by Ctrl-C
 
 Environment:
-  GRETA_CACHE  where downloaded models are kept (default: $XDG_CACHE_HOME/greta_infer or ~/.cache/greta_infer)";
+  GRETA_CACHE  where downloaded models are kept (default: $XDG_CACHE_HOME/greta_infer or ~/.cache/greta_infer)
+  ROCM_PATH, HIP_PATH  where AMD's driver is looked for first, in lib (then /opt/rocm/lib and the system's libraries)";
 
 /// Run Llama-family language models from a decode step that is planned and recorded once.
 #[derive(Debug, Parser)]
@@ -72,9 +74,9 @@ pub struct SessionArgs {
     /// Context capacity in tokens.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub ctx: Option<usize>,
-    /// Where to compute.
+    /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
     #[arg(long, value_name = "DEVICE")]
-    pub device: Option<DeviceArg>,
+    pub device: Option<DeviceChoice>,
     /// Launch every step anew instead of replaying the recording.
     #[arg(long)]
     pub eager: bool,
@@ -127,17 +129,6 @@ pub enum Format {
     Text,
     /// One JSON object.
     Json,
-}
-
-/// The devices that can be named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceArg {
-    /// The best device present.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// A GPU (not in this version).
-    Hip,
 }
 
 /// `generate`.
@@ -392,6 +383,8 @@ mod tests {
             "generate x --device hip --eager --quiet --config c.toml",
             true,
         );
+        check("generate x --device hip:1", true);
+        check("generate x --device tpu", false);
         check("generate", false);
         check("generate x --prompt-file p.txt", false);
         check("generate x --ctx 0", false);

@@ -46,6 +46,11 @@ struct Json {
     stream_percent: Option<f64>,
     replays: u64,
     eager_steps: u64,
+    /// Whether replaying replays a recording, and if not, why.
+    graph_replay: bool,
+    graph_fallback: Option<String>,
+    /// Microseconds a step that the host spends in the driver's launch calls (GPUs only).
+    launch_us_per_step: Option<f64>,
     launches_per_step: usize,
     weight_bytes: u64,
     kv_bytes: u64,
@@ -127,6 +132,7 @@ struct Run {
     steps: Vec<Duration>,
     replays: u64,
     eager_steps: u64,
+    launch_us: Option<f64>,
     logits_hash: u64,
 }
 
@@ -167,6 +173,10 @@ fn run_once(
         steps,
         replays: after.replays - before.replays,
         eager_steps: after.eager_steps - before.eager_steps,
+        launch_us: after
+            .decode_launch_us
+            .zip(before.decode_launch_us)
+            .map(|(a, b)| a - b),
         logits_hash,
     })
 }
@@ -247,6 +257,11 @@ fn summary(
         stream_percent: decode_gb_per_s.and_then(|rate| per_second(100.0 * rate, stream / 1e9)),
         replays: last.replays,
         eager_steps: last.eager_steps,
+        graph_replay: report.graph_replay,
+        graph_fallback: report.graph_fallback,
+        launch_us_per_step: last
+            .launch_us
+            .and_then(|us| per_second(us, args.tokens as f64)),
         launches_per_step: report.launches_per_step,
         weight_bytes: report.weight_bytes,
         kv_bytes: report.kv_bytes,
@@ -286,10 +301,16 @@ fn table(json: &Json) -> String {
         figure(json.stream_percent),
         figure(Some(json.stream_gb_per_s))
     );
-    let steps = format!(
+    let mut steps = format!(
         "{} replays, {} eager steps for {} tokens; {} launches a step",
         json.replays, json.eager_steps, json.tokens, json.launches_per_step
     );
+    if let Some(us) = json.launch_us_per_step {
+        steps += &format!("; launching takes the host {} us a step", figure(Some(us)));
+    }
+    if let Some(why) = &json.graph_fallback {
+        steps += &format!("; nothing was recorded: {why}");
+    }
     let memory = format!(
         "weights {}, KV cache {}, arena {}",
         bytes(json.weight_bytes),

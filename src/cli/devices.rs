@@ -1,10 +1,14 @@
 //! `devices`: what this build can run on.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::args::{DevicesArgs, Format};
 use super::error::CliError;
 use super::output;
+use crate::gpu;
+use crate::hip::Search;
 
 #[derive(Serialize)]
 struct Json {
@@ -13,24 +17,19 @@ struct Json {
 
 #[derive(Serialize)]
 struct Device {
-    name: &'static str,
+    /// As `--device` takes it.
+    name: String,
     available: bool,
     description: String,
 }
 
 pub fn run(args: &DevicesArgs) -> Result<(), CliError> {
-    let devices = vec![
-        Device {
-            name: "cpu",
-            available: true,
-            description: cpu(),
-        },
-        Device {
-            name: "hip",
-            available: false,
-            description: "not built in this version".into(),
-        },
-    ];
+    let mut devices = vec![Device {
+        name: "cpu".into(),
+        available: true,
+        description: cpu(),
+    }];
+    devices.extend(gpus());
     match args.output.format {
         Format::Json => output::json(&Json { devices }),
         Format::Text => {
@@ -40,6 +39,49 @@ pub fn run(args: &DevicesArgs) -> Result<(), CliError> {
             output::text(&lines.collect::<String>())
         }
     }
+}
+
+/// Where GPU drivers are looked for before the system is asked.
+pub fn drivers() -> Search {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let homes = ["ROCM_PATH", "HIP_PATH"].into_iter().filter_map(set);
+    let homes = homes.map(PathBuf::from).chain(["/opt/rocm".into()]);
+    Search {
+        directories: homes.map(|home| home.join("lib")).collect(),
+    }
+}
+
+/// Every GPU, or one entry that says why there is none.
+fn gpus() -> Vec<Device> {
+    let (found, reasons) = gpu::devices(&drivers());
+    if found.is_empty() {
+        let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        return vec![Device {
+            name: "hip".into(),
+            available: false,
+            description: reasons.join("; "),
+        }];
+    }
+    let device = |found: &gpu::Found| {
+        let (info, kernels) = (&found.info, found.code_object());
+        let mut description = format!(
+            "{}, {}, {}, {} compute units, {}",
+            info.name,
+            info.arch,
+            output::bytes(info.memory_bytes),
+            info.compute_units,
+            info.driver,
+        );
+        if let Err(error) = &kernels {
+            description += &format!("; {error}");
+        }
+        Device {
+            name: format!("hip:{}", found.index),
+            available: kernels.is_ok(),
+            description,
+        }
+    };
+    found.iter().map(device).collect()
 }
 
 fn cpu() -> String {

@@ -9,7 +9,10 @@ use super::progress::Progress;
 use super::{load, output};
 use crate::model::{Extent, Logits, Model};
 use crate::program::Target;
-use crate::runtime::{Format, Stage, compile, dump};
+use crate::runtime::{DeviceChoice, Format, Stage, compile, dump};
+
+/// Lanes of a wave where no device is asked: CDNA's.
+const WAVE: u32 = 64;
 
 pub fn run(args: &GraphArgs) -> Result<(), CliError> {
     let mut config = Config::load(&args.model).map_err(CliError::input)?;
@@ -31,8 +34,12 @@ pub fn run(args: &GraphArgs) -> Result<(), CliError> {
         context: number("--ctx", context)?,
         logits: Logits::Last,
     };
+    let target = match config.device {
+        DeviceChoice::Hip(_) => Target::Gpu { wave: WAVE },
+        DeviceChoice::Cpu | DeviceChoice::Auto => Target::Cpu,
+    };
     let arena = Bump::new();
-    let step = compile(&model, &arena, extent, Target::Cpu).map_err(CliError::input)?;
+    let step = compile(&model, &arena, extent, target).map_err(CliError::input)?;
     let stage = match args.stage {
         args::Stage::Built => Stage::Built,
         args::Stage::Fused => Stage::Fused,

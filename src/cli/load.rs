@@ -12,7 +12,7 @@ use super::source::{self, Cache, Source};
 use crate::dtype::DType;
 use crate::loader::{Checkpoint, Metadata};
 use crate::model::{Definition, Logits, Model};
-use crate::runtime::{Session, SessionOptions};
+use crate::runtime::{BackendError, Session, SessionError, SessionOptions};
 use crate::tokenizer::Tokenizer;
 
 /// Far beyond any machine's cores and any model's context: what is larger is a slip of the finger.
@@ -144,6 +144,8 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
     };
     limited("--threads", threads, THREADS_MAX)?;
     let options = SessionOptions {
+        device: config.device,
+        drivers: super::devices::drivers(),
         threads,
         context: limited("--ctx", context, CONTEXT_MAX)?,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
@@ -152,5 +154,17 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         ..SessionOptions::default()
     };
     let bar = wanted.progress.bytes("loading", 0);
-    Session::build(model, &options, &|done, total| bar.set(done, total)).map_err(CliError::input)
+    let session = Session::build(model, &options, &|done, total| bar.set(done, total));
+    let session = session.map_err(|error| match &error {
+        // A device that fails midway is not the input's fault.
+        SessionError::Backend(BackendError::Gpu(gpu)) if !gpu.is_refusal() => {
+            CliError::runtime(error)
+        }
+        _ => CliError::input(error),
+    })?;
+    if let Some(why) = session.report().graph_fallback {
+        let line = format!("warning: nothing was recorded, every step is launched anew: {why}");
+        output::note(!wanted.progress.is_wanted(), &line);
+    }
+    Ok(session)
 }

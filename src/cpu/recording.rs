@@ -11,6 +11,7 @@ use super::task::{StepMemory, Task};
 use super::team::Worker;
 use super::{CpuError, Shared};
 use crate::program::{Launch, Program, Step};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A task and the most rows its operands have: past `last_row` there is only one.
@@ -118,7 +119,7 @@ impl Recording {
     /// # Panics
     /// When the step has no tokens or more than the program has rows, or runs past the context.
     pub fn replay(&mut self, step: Step<'_>) {
-        self.begin(step);
+        self.begin(step, self.poison);
         let (tasks, rows) = (&self.tasks, step.tokens.len());
         self.shared.team.run(&|worker| {
             let scratch = self.scratch_of(&worker);
@@ -138,9 +139,21 @@ impl Recording {
     /// # Panics
     /// As [`Recording::replay`].
     pub fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), CpuError> {
-        self.begin(step);
+        self.run_eagerly_over(step, 0..self.program.launches.len(), self.poison)?;
+        self.eager_steps += 1;
+        Ok(())
+    }
+
+    /// Runs some of the launches.
+    pub(super) fn run_eagerly_over(
+        &mut self,
+        step: Step<'_>,
+        launches: Range<usize>,
+        poison: bool,
+    ) -> Result<(), CpuError> {
+        self.begin(step, poison);
         let rows = step.tokens.len();
-        for launch in &self.program.launches {
+        for launch in &self.program.launches[launches] {
             let buffers = Buffers {
                 shared: &self.shared,
                 step: &self.step,
@@ -151,8 +164,11 @@ impl Recording {
                 unsafe { recorded.run(&worker, rows, self.scratch_of(&worker)) };
             });
         }
-        self.eager_steps += 1;
         Ok(())
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The result's rows, f32: `[rows, V]` logits for as many rows as the program's result has.
@@ -175,7 +191,7 @@ impl Recording {
         }
     }
 
-    fn begin(&mut self, step: Step<'_>) {
+    fn begin(&mut self, step: Step<'_>, poison: bool) {
         let (rows, capacity) = (step.tokens.len(), self.program.rows as usize);
         assert!(
             rows > 0 && rows <= capacity,
@@ -186,7 +202,7 @@ impl Recording {
         assert!(end <= context, "position {end} of a cache of {context}");
         // SAFETY: `&mut self`: no step of this recording is running.
         unsafe { self.step.set(step) };
-        if self.poison {
+        if poison {
             // SAFETY: the arena holds only temporaries, and no task is running.
             unsafe {
                 self.shared

@@ -1,9 +1,9 @@
 //! `gated_mul(x·W_gᵀ, x·W_uᵀ)` → one `gated_gemm`: the two products never reach memory.
 
-use super::{Report, Slots};
+use super::{Gates, Report, Slots};
 use crate::graph::{Graph, Node, NodeId, Op};
 
-pub(super) fn fuse_gates(graph: Graph<'_>) -> (Graph<'_>, Report) {
+pub(super) fn fuse_gates(graph: Graph<'_>, gates: Gates) -> (Graph<'_>, Report) {
     let mut report = Report::new("fuse_gates");
     let (producers, uses) = (graph.producers(), graph.use_counts());
     let mut slots = Slots::new(&graph);
@@ -32,10 +32,20 @@ pub(super) fn fuse_gates(graph: Graph<'_>) -> (Graph<'_>, Report) {
             report.skip("gate or up is read elsewhere too");
             continue;
         }
-        let types = [gate, up].map(|n| graph.weight(n.weights[0]).dtype.is_float());
-        if types[0] != types[1] {
+        let types = [gate, up].map(|n| graph.weight(n.weights[0]).dtype);
+        if types[0].is_float() != types[1].is_float() {
             report.skip("one of gate and up is quantised, the other is not");
             continue;
+        }
+        if gates == Gates::OneRowOneType {
+            if graph.value(node.outputs[0]).rows > 1 {
+                report.skip("several rows");
+                continue;
+            }
+            if types[0] != types[1] {
+                report.skip("gate and up have different types");
+                continue;
+            }
         }
         slots.take(*gate_id);
         slots.take(*up_id);

@@ -62,6 +62,21 @@ pub struct Options {
     /// Positions of the cache that one unit of single-row attention reads. Part of the graph, so
     /// that the order of summation, and with it every token, depends on nothing else.
     pub attention_split: u32,
+    /// Which gates become one node with their two products.
+    pub gates: Gates,
+    /// Whether that node can round what it makes to integers on the way out; else a quantize node
+    /// does.
+    pub gated_quantizes: bool,
+}
+
+/// Which gated feed-forwards are fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gates {
+    /// All.
+    Any,
+    /// Those over one row whose two matrices have one type: a kernel that reads both side by side
+    /// gains from it only where memory is the limit.
+    OneRowOneType,
 }
 
 /// Runs every pass and verifies after each.
@@ -71,7 +86,6 @@ pub fn optimise(
 ) -> Result<(Verified<'_>, Vec<Report>), VerifyError> {
     let mut reports = Vec::new();
     let mut graph = verify(graph)?;
-    let split = options.attention_split;
     macro_rules! run {
         ($($pass:path $(, $argument:expr)?;)*) => {$(
             let (next, report) = $pass(graph.into_inner() $(, $argument)?);
@@ -80,12 +94,12 @@ pub fn optimise(
         )*};
     }
     run!(
-        gate::fuse_gates;
+        gate::fuse_gates, options.gates;
         merge::merge_gemms;
         residual::fuse_residuals;
         rope_append::fuse_rope_append;
-        split::split_attention, split;
-        quantize::quantize_activations;
+        split::split_attention, options.attention_split;
+        quantize::quantize_activations, options.gated_quantizes;
         eliminate::eliminate_dead;
     );
     Ok((graph, reports))

@@ -4,7 +4,10 @@
 use super::Report;
 use crate::graph::{Element, Graph, Node, Op, Value, ValueId};
 
-pub(super) fn quantize_activations(mut graph: Graph<'_>) -> (Graph<'_>, Report) {
+pub(super) fn quantize_activations(
+    mut graph: Graph<'_>,
+    gated_quantizes: bool,
+) -> (Graph<'_>, Report) {
     let mut report = Report::new("quantize_activations");
     let producers = graph.producers();
     let wanted: Vec<bool> = wants(&graph);
@@ -18,10 +21,11 @@ pub(super) fn quantize_activations(mut graph: Graph<'_>) -> (Graph<'_>, Report) 
             continue;
         }
         let producer = producers[index].map(|id| graph.node(id).op);
-        let able = matches!(
-            producer,
-            Some(Op::RmsNorm { groups: 1, .. } | Op::AttentionCombine { .. } | Op::GatedGemm(_))
-        );
+        let able = match producer {
+            Some(Op::RmsNorm { groups: 1, .. } | Op::AttentionCombine { .. }) => true,
+            Some(Op::GatedGemm(_)) => gated_quantizes,
+            _ => false,
+        };
         if able && readers == uses[index] {
             folded.push(value);
             report.fired += 1;

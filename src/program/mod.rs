@@ -25,6 +25,8 @@ use std::fmt::Write;
 pub enum Target {
     /// A team of threads that cut a launch's units into even ranges.
     Cpu,
+    /// A GPU whose waves have this many lanes: 64 on CDNA, 32 on RDNA and NVIDIA.
+    Gpu { wave: u32 },
 }
 
 /// A value's place in the arena, with its shape.

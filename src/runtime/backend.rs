@@ -1,7 +1,9 @@
 //! What a device must be able to do for a session.
 
 use crate::cpu::{self, Cpu, CpuError};
+use crate::gpu::{self, Gpu, GpuError};
 use crate::program::{Program, Step};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a device failed.
@@ -9,6 +11,8 @@ use thiserror::Error;
 pub enum BackendError {
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 /// A device that holds one model.
@@ -47,6 +51,16 @@ pub trait Recording: Send {
 
     /// Steps run eagerly so far.
     fn eager_steps(&self) -> u64;
+
+    /// Why replaying runs eagerly, where the device's driver could not record.
+    fn fallback(&self) -> Option<&str> {
+        None
+    }
+
+    /// Time the host has spent in launch calls so far, on devices that have such calls.
+    fn launch_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Backend for Cpu {
@@ -97,5 +111,61 @@ impl Recording for cpu::Recording {
 
     fn eager_steps(&self) -> u64 {
         self.eager_steps()
+    }
+}
+
+impl Backend for Gpu {
+    fn describe(&self) -> String {
+        self.describe().to_string()
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError> {
+        Ok(Box::new(self.record(program)?))
+    }
+
+    fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {
+        Ok(self.stream_bytes_per_second()?)
+    }
+}
+
+impl Recording for gpu::Recording {
+    fn program(&self) -> &Program {
+        self.program()
+    }
+
+    fn replay(&mut self, step: Step<'_>) -> Result<(), BackendError> {
+        Ok(self.replay(step)?)
+    }
+
+    fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError> {
+        Ok(self.run_eagerly(step)?)
+    }
+
+    fn result(&self, row: usize) -> &[f32] {
+        self.result(row)
+    }
+
+    fn replays(&self) -> u64 {
+        self.replays()
+    }
+
+    fn eager_steps(&self) -> u64 {
+        self.eager_steps()
+    }
+
+    fn fallback(&self) -> Option<&str> {
+        self.fallback()
+    }
+
+    fn launch_time(&self) -> Option<Duration> {
+        Some(self.launch_time())
     }
 }

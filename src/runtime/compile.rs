@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Verified, VerifyError};
 use crate::model::{Extent, Model, ModelError};
-use crate::pass::{self, Report};
+use crate::pass::{self, Gates, Report};
 use crate::plan::{Plan, PlanError, plan};
 use crate::program::{Program, Target, lower};
 use bumpalo::Bump;
@@ -40,8 +40,14 @@ pub fn compile<'a>(
     target: Target,
 ) -> Result<Compiled<'a>, CompileError> {
     let built = model.graph(arena, extent)?;
+    let (gates, gated_quantizes) = match target {
+        Target::Cpu => (Gates::Any, true),
+        Target::Gpu { .. } => (Gates::OneRowOneType, false),
+    };
     let options = pass::Options {
         attention_split: attention_split(extent.context),
+        gates,
+        gated_quantizes,
     };
     let (fused, reports) = pass::optimise(built.clone(), options)?;
     let plan = plan(&fused)?;

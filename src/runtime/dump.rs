@@ -1,9 +1,10 @@
 //! A compiled step for people and for other programs: DOT, JSON or text of each stage.
 
 use super::compile::Compiled;
+use crate::gpu;
 use crate::graph::{self, Graph, NodeId, ValueId};
 use crate::plan;
-use crate::program::{Cost, cost};
+use crate::program::{Cost, Target, cost};
 use serde_json::{Value as Json, json};
 use std::fmt::Write;
 
@@ -92,6 +93,11 @@ impl<'d, 'a> Dump<'d, 'a> {
         if self.stage == Stage::Planned {
             let plan = plan::text(self.graph(), &self.compiled.plan);
             write!(out, "\n{plan}\n{}", self.compiled.program.text()).expect("writing to a string");
+            if let Target::Gpu { wave } = self.compiled.program.target {
+                let launches = gpu::lower(&self.compiled.program, wave);
+                let text = launches.map_or_else(|e| format!("{e}\n"), |l| gpu::text(&l));
+                write!(out, "\n{text}").expect("writing to a string");
+            }
         }
         out
     }

@@ -7,10 +7,12 @@
 
 mod backend;
 mod compile;
+mod device;
 mod dump;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
 pub use compile::{CompileError, Compiled, compile};
+pub use device::{DeviceChoice, UnknownDevice};
 pub use dump::{Format, Stage, dump};
 pub use session::{Report, Session, SessionError, SessionOptions};

@@ -1,11 +1,12 @@
 //! A session: one sequence of tokens over a recorded model.
 
 use super::backend::{Backend, BackendError, Recording};
-use super::compile::{CompileError, compile};
-use crate::cpu::{Cpu, Setup, isa::Isa};
-use crate::model::{Extent, Logits, Model};
-use crate::program::{Program, Step, Target};
-use bumpalo::Bump;
+use super::compile::CompileError;
+use super::device::{DeviceChoice, Prepared, prepare};
+use crate::cpu::isa::Isa;
+use crate::hip::Search;
+use crate::model::{Logits, Model};
+use crate::program::{Program, Step};
 use std::ops::ControlFlow;
 use thiserror::Error;
 
@@ -27,7 +28,11 @@ pub enum SessionError {
 /// How a session is set up.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Threads of the CPU backend, the caller included.
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Where GPU drivers are looked for before the system is asked.
+    pub drivers: Search,
+    /// Threads of the CPU backend, the caller included; for a GPU, those that pack its weights.
     pub threads: usize,
     /// `S`, positions of the cache.
     pub context: u32,
@@ -39,13 +44,15 @@ pub struct SessionOptions {
     pub logits: Logits,
     /// Fill the arena with NaN before every step (tests).
     pub poison: bool,
-    /// Instruction set of the kernels; the machine's best unless said.
+    /// Instruction set of the CPU's kernels; the machine's best unless said.
     pub isa: Option<Isa>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         SessionOptions {
+            device: DeviceChoice::Cpu,
+            drivers: Search::default(),
             threads: 1,
             context: 2048,
             chunk_rows: 256,
@@ -69,6 +76,12 @@ pub struct Report {
     pub prompt_replays: u64,
     /// Steps and chunks run eagerly.
     pub eager_steps: u64,
+    /// Whether replaying replays a recording; `false` where a driver could not capture.
+    pub graph_replay: bool,
+    /// Why not.
+    pub graph_fallback: Option<String>,
+    /// Microseconds in all that the host has spent in the driver launching decode steps (GPUs only).
+    pub decode_launch_us: Option<f64>,
     pub recordings: usize,
     pub weight_bytes: u64,
     pub kv_bytes: u64,
@@ -93,30 +106,11 @@ impl Session {
         options: &SessionOptions,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, SessionError> {
-        let context = options.context;
-        let program = |rows: u32, logits: Logits| -> Result<Program, CompileError> {
-            let arena = Bump::new();
-            let extent = Extent {
-                rows,
-                context,
-                logits,
-            };
-            Ok(compile(model, &arena, extent, Target::Cpu)?.program)
-        };
-        let decode = program(1, Logits::Last)?;
-        let chunk_rows = options.chunk_rows.clamp(1, context.max(1));
-        let prompt = program(chunk_rows, options.logits)?;
-
-        let isa = options.isa.unwrap_or_else(Isa::detect);
-        let setup = Setup {
-            threads: options.threads,
-            isa,
-            poison: options.poison,
-        };
-        let fetch = |name: &str| model.tensor(name);
-        let cpu =
-            Cpu::new(setup, &[&decode, &prompt], &fetch, progress).map_err(BackendError::from)?;
-        let backend: Box<dyn Backend> = Box::new(cpu);
+        let Prepared {
+            backend,
+            decode,
+            prompt,
+        } = prepare(model, options, progress)?;
         Ok(Session {
             decode: backend.record(decode)?,
             prompt: backend.record(prompt)?,
@@ -227,6 +221,7 @@ impl Session {
     /// What has been done so far, by the recordings' own counters.
     pub fn report(&self) -> Report {
         let programs = [self.decode.program(), self.prompt.program()];
+        let fallback = self.decode.fallback().or(self.prompt.fallback());
         Report {
             device: self.backend.describe(),
             threads: self.backend.threads(),
@@ -234,6 +229,9 @@ impl Session {
             replays: self.decode.replays(),
             prompt_replays: self.prompt.replays(),
             eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),
+            graph_replay: fallback.is_none(),
+            graph_fallback: fallback.map(str::to_string),
+            decode_launch_us: self.decode.launch_time().map(|t| t.as_secs_f64() * 1e6),
             recordings: programs.len(),
             weight_bytes: self.backend.weight_bytes(),
             kv_bytes: programs[0].state_bytes() as u64,

@@ -52,6 +52,8 @@ impl Bench {
             .env_remove("XDG_CACHE_HOME")
             .env_remove("HF_HOME")
             .env_remove("HF_ENDPOINT")
+            .env_remove("ROCM_PATH")
+            .env_remove("HIP_PATH")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -67,7 +67,7 @@ pub struct SourceEntry {
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionSection {
-    /// `auto` or `cpu`.
+    /// `auto`, `cpu`, `hip` or `hip:N`.
     pub device: Option<Spanned<String>>,
     /// Threads; 0 takes every core.
     pub threads: Option<usize>,

@@ -11,9 +11,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use super::args::{DeviceArg, GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
+use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
 use crate::model::Hyperparameters;
+use crate::runtime::{DeviceChoice, UnknownDevice};
 use crate::sampler::Sampling;
 pub use error::ConfigError;
 use error::Located;
@@ -40,7 +41,7 @@ pub struct Config {
     /// Hyperparameters for weights that are made up.
     pub shape: Option<Hyperparameters>,
     /// Where to compute.
-    pub device: Device,
+    pub device: DeviceChoice,
     /// Threads; 0 takes every core.
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
@@ -61,15 +62,6 @@ pub struct Config {
     pub special: bool,
 }
 
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The best device present; in this version the processor.
-    Auto,
-    /// The processor.
-    Cpu,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -77,7 +69,7 @@ impl Default for Config {
             sources: Vec::new(),
             graph: None,
             shape: None,
-            device: Device::Auto,
+            device: DeviceChoice::Auto,
             threads: 0,
             context: None,
             chunk_rows: 256,
@@ -90,9 +82,6 @@ impl Default for Config {
         }
     }
 }
-
-const HIP_LATER: &str = "device hip is not built in this version: GPUs arrive with the next one; \
-                         use --device cpu or --device auto";
 
 impl Config {
     /// The configuration that `--config` and `--model` name: the file, or the built-in one for SmolLM2, or for a bare
@@ -180,15 +169,8 @@ impl Config {
         session: SessionSection,
     ) -> Result<(), ConfigError> {
         if let Some(device) = session.device {
-            self.device = match device.as_ref().as_str() {
-                "auto" => Device::Auto,
-                "cpu" => Device::Cpu,
-                "hip" => return Err(at.error(device.span(), HIP_LATER.into())),
-                other => {
-                    let message = format!("unknown device \"{other}\"; supported: auto, cpu");
-                    return Err(at.error(device.span(), message));
-                }
-            };
+            let parsed: Result<_, UnknownDevice> = device.as_ref().parse();
+            self.device = parsed.map_err(|e| at.error(device.span(), e.to_string()))?;
         }
         if let Some(kv_type) = session.kv_type
             && !kv_type.as_ref().eq_ignore_ascii_case("f16")
@@ -218,12 +200,7 @@ impl Config {
     pub fn apply_session(&mut self, args: &SessionArgs) -> Result<(), ConfigError> {
         set(&mut self.threads, args.threads);
         set(&mut self.context, args.ctx.map(Some));
-        match args.device {
-            None => {}
-            Some(DeviceArg::Auto) => self.device = Device::Auto,
-            Some(DeviceArg::Cpu) => self.device = Device::Cpu,
-            Some(DeviceArg::Hip) => return Err(ConfigError::Flag(HIP_LATER.into())),
-        }
+        set(&mut self.device, args.device);
         self.eager |= args.eager;
         Ok(())
     }

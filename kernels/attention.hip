@@ -1,0 +1,332 @@
+// Causal attention over an f16 cache, out [H, D] = softmax(scale · q Kᵀ) · V, without storing the scores: the twin of
+// src/cpu/attention. K and V are [G, S, D]; H / G query heads share a K/V head, and K and V are read once for all of them
+// (four at a time). D is a multiple of 8, at most 256.
+//
+// A block of threads serves up to four queries of one K/V head. A group of lanes, as many as a row of K has 16-byte
+// pieces, takes four positions at a time: eight loads are in flight, each lane multiplies its eight columns, the group
+// sums, and a running maximum, sum and weighted sum are kept per query. Groups are merged at the end, in a fixed order.
+// Positions past a query's own are never read: the cache's tail may hold anything.
+#include "block.h"
+#include "step.h"
+
+CONSTANT u32 THREADS_ATTENTION = 256;
+CONSTANT u32 WAVES_ATTENTION = THREADS_ATTENTION / WAVE;
+CONSTANT u32 QUERIES = 4;
+CONSTANT u32 POSITIONS = 4;
+CONSTANT u32 MAX_HEAD = 256;
+// The least maximum: finite, so that a difference of maxima is never ∞ − ∞, and weights of what was not seen are 0.
+CONSTANT f32 LEAST = -3.402823466e38f;
+
+// What a query has summed: relative to its maximum.
+struct Running {
+    f32 peak, total;
+    f32 v[8];
+};
+
+// What a block works on: N queries of the K/V head whose rows begin at k and v [S, D].
+template <u32 N> struct Work {
+    const f32* q[N];  // [D] each
+    u32 from[N];      // the first position each sees
+    u32 to[N];        // one past the last
+    const f16* k;
+    const f16* v;
+    u32 first, end;   // positions walked: all that any sees
+    u32 D;
+    f32 scale;
+};
+
+DEVICE f16x8 halves_at(const f16* at) { return __builtin_bit_cast(f16x8, *(const u32x4*)at); }
+
+// Lanes to a position: a power of two, from 1 to 32.
+DEVICE u32 lanes_per_position(u32 D) {
+    u32 lanes = 1;
+    while (8 * lanes < D)
+        lanes <<= 1;
+    return lanes;
+}
+
+DEVICE f32 lanes_sum(f32 x, u32 lanes) {
+    for (u32 mask = 1; mask < lanes; mask <<= 1)
+        x += shuffle_xor(x, mask);
+    return x;
+}
+
+// Adds `other`, relative to its own maximum, to `to`.
+DEVICE void merge(f32& peak, f32& total, f32 (&v)[8], f32 other_peak, f32 other_total, const f32 (&other)[8]) {
+    f32 greatest = other_peak > peak ? other_peak : peak;
+    f32 mine = exponential(peak - greatest), theirs = exponential(other_peak - greatest);
+    peak = greatest;
+    total = total * mine + other_total * theirs;
+#pragma unroll
+    for (u32 i = 0; i < 8; i++)
+        v[i] = v[i] * mine + other[i] * theirs;
+}
+
+// Walks the positions; afterwards every lane of a wave holds the wave's result for its columns.
+template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
+    u32 lanes = lanes_per_position(work.D), groups = THREADS_ATTENTION / lanes;
+    u32 column = thread_x() % lanes * 8, group = thread_x() / lanes;
+    bool live = column < work.D;
+    f32 q[N][8];
+#pragma unroll
+    for (u32 n = 0; n < N; n++) {
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            q[n][i] = live ? work.q[n][column + i] * work.scale : 0.0f;
+            running[n].v[i] = 0.0f;
+        }
+        running[n].peak = LEAST;
+        running[n].total = 0.0f;
+    }
+    // All groups take as many turns, since sums shuffle; what a group has not is masked.
+    for (u32 base = work.first; base < work.end; base += groups * POSITIONS) {
+        f16x8 keys[POSITIONS], values[POSITIONS];
+#pragma unroll
+        for (u32 p = 0; p < POSITIONS; p++) {
+            // Past the end, the last position again: finite, and weighted by 0.
+            u32 at = minimum(base + p * groups + group, work.end - 1);
+            keys[p] = values[p] = 0;
+            if (live) {
+                keys[p] = halves_at(work.k + (u64)at * work.D + column);
+                values[p] = halves_at(work.v + (u64)at * work.D + column);
+            }
+        }
+#pragma unroll
+        for (u32 n = 0; n < N; n++) {
+            f32 scores[POSITIONS], peak = running[n].peak;
+#pragma unroll
+            for (u32 p = 0; p < POSITIONS; p++) {
+                f32 sum = 0.0f;
+#pragma unroll
+                for (u32 i = 0; i < 8; i++)
+                    sum = __builtin_fmaf(q[n][i], (f32)keys[p][i], sum);
+                scores[p] = lanes_sum(sum, lanes);
+                u32 at = base + p * groups + group;
+                if (at < work.from[n] || at >= work.to[n])
+                    scores[p] = -__builtin_inff();
+                peak = scores[p] > peak ? scores[p] : peak;
+            }
+            f32 shrink = exponential(running[n].peak - peak);
+            running[n].peak = peak;
+            running[n].total *= shrink;
+#pragma unroll
+            for (u32 i = 0; i < 8; i++)
+                running[n].v[i] *= shrink;
+#pragma unroll
+            for (u32 p = 0; p < POSITIONS; p++) {
+                f32 weight = exponential(scores[p] - peak);
+                running[n].total += weight;
+#pragma unroll
+                for (u32 i = 0; i < 8; i++)
+                    running[n].v[i] = __builtin_fmaf(weight, (f32)values[p][i], running[n].v[i]);
+            }
+        }
+    }
+#pragma unroll
+    for (u32 n = 0; n < N; n++)
+        for (u32 mask = lanes; mask < WAVE; mask <<= 1) {
+            f32 other[8];
+#pragma unroll
+            for (u32 i = 0; i < 8; i++)
+                other[i] = shuffle_xor(running[n].v[i], mask);
+            f32 peak = shuffle_xor(running[n].peak, mask), total = shuffle_xor(running[n].total, mask);
+            merge(running[n].peak, running[n].total, running[n].v, peak, total, other);
+        }
+}
+
+// A wave's result for one query, in LDS.
+struct Merged {
+    f32 v[MAX_HEAD];
+    f32 peak, total;
+};
+
+// Merges the waves' results for query n: thread t gets column t of the sum, and the maximum and the sum of weights.
+DEVICE f32 merge_waves(const Running& running, u32 D, f32& peak, f32& total) {
+    SHARED static Merged merged[WAVES_ATTENTION];
+    u32 thread = thread_x(), lane = thread % WAVE, lanes = lanes_per_position(D);
+    Merged& mine = merged[thread / WAVE];
+    // The results of the query before this one have been read by all.
+    barrier();
+    if (lane < lanes && lane * 8 < D)
+#pragma unroll
+        for (u32 i = 0; i < 8; i++)
+            mine.v[lane * 8 + i] = running.v[i];
+    if (lane == 0) {
+        mine.peak = running.peak;
+        mine.total = running.total;
+    }
+    // Every wave's results are in LDS.
+    barrier();
+    peak = LEAST;
+    for (u32 w = 0; w < WAVES_ATTENTION; w++)
+        peak = merged[w].peak > peak ? merged[w].peak : peak;
+    f32 sum = 0.0f;
+    total = 0.0f;
+    for (u32 w = 0; w < WAVES_ATTENTION; w++) {
+        f32 factor = exponential(merged[w].peak - peak);
+        total = __builtin_fmaf(merged[w].total, factor, total);
+        if (thread < D)
+            sum = __builtin_fmaf(merged[w].v[thread], factor, sum);
+    }
+    return sum;
+}
+
+DEVICE u32 pad_head(u32 D) { return (D + 15) & ~15u; }
+// The first position seen from `position`.
+DEVICE u32 first_seen(u32 position, u32 window) {
+    return window && position + 1 > window ? position + 1 - window : 0;
+}
+
+// ---- One row: a block a K/V head (block_y) and a split of the capacity (block_x) ----
+
+// Heads `head` … of the group, up to N of them; those past the group repeat its last and store nothing.
+template <u32 N>
+DEVICE void split_heads(const f32* q, const f16* k, const f16* v, f32* partials, u32 head, u32 heads, u32 from, u32 to,
+                        u32 D, f32 scale, u32 splits, u32 split_index) {
+    Work<N> work;
+#pragma unroll
+    for (u32 n = 0; n < N; n++) {
+        work.q[n] = q + (u64)minimum(head + n, heads - 1) * D;
+        work.from[n] = from;
+        work.to[n] = to;
+    }
+    work.k = k, work.v = v, work.first = from, work.end = to, work.D = D, work.scale = scale;
+    Running running[N];
+    walk(work, running);
+#pragma unroll
+    for (u32 n = 0; n < N; n++) {
+        f32 peak, total;
+        f32 sum = merge_waves(running[n], D, peak, total);
+        if (head + n >= heads)
+            continue;
+        u32 padded = pad_head(D), thread = thread_x();
+        f32* out = partials + ((u64)(head + n) * splits + split_index) * (padded + 16);
+        // Padding gets zeros: thread t < D has column t, and a split has no more than 256 columns.
+        if (thread < padded)
+            out[thread] = thread < D ? sum : 0.0f;
+        if (thread == 0) {
+            out[padded] = peak;
+            out[padded + 1] = total;
+        }
+    }
+}
+
+// partials [H][splits][pad16(D) sums | maximum | sum of weights | padding to + 16] of q [H, D], over the positions of
+// split block_x: `split` positions each, ⌈S / split⌉ splits. Only splits that the step's position sees are written.
+GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_split(const Step* step, const f32* q, const f16* kc, const f16* vc,
+                                                               f32* partials, u32 H, u32 G, u32 D, u32 S, u32 split,
+                                                               u32 window, f32 scale) {
+    u32 position = step->position, g = block_y(), group = H / G;
+    u32 from = maximum(block_x() * split, first_seen(position, window));
+    u32 to = minimum(minimum((block_x() + 1) * split, position + 1), S);
+    // The whole block leaves, before its barriers: nothing of this split is seen.
+    if (from >= to)
+        return;
+    u32 splits = (S + split - 1) / split;
+    const f16 *k = kc + (u64)g * S * D, *v = vc + (u64)g * S * D;
+    q += (u64)g * group * D;
+    partials += (u64)g * group * splits * (pad_head(D) + 16);
+    if (group == 1)
+        split_heads<1>(q, k, v, partials, 0, group, from, to, D, scale, splits, block_x());
+    else
+        for (u32 head = 0; head < group; head += QUERIES)
+            split_heads<QUERIES>(q, k, v, partials, head, group, from, to, D, scale, splits, block_x());
+}
+
+// ---- Merging the splits: 8 lanes with 4 columns each, and 32 slices of the splits ----
+
+CONSTANT u32 SLICES = 32;
+
+// Columns c … c + 3 of out [H · D], in slice 0's threads; zeros past the end. D being a multiple of 8, they are one head's.
+DEVICE f32x4 combined(const Step* step, const f32* partials, u32 H, u32 D, u32 S, u32 split, u32 window) {
+    SHARED static f32 peaks[SLICES][8];
+    SHARED static f32 totals[SLICES][8];
+    SHARED static f32x4 sums[SLICES][8];
+    u32 padded = pad_head(D), stride = padded + 16, splits = (S + split - 1) / split;
+    u32 position = step->position, x = thread_x(), slice = thread_y();
+    u32 first = first_seen(position, window) / split, end = minimum(position / split + 1, splits);
+    u32 column = block_x() * 32 + x * 4, head = column / D;
+    f32 peak = LEAST, total = 0.0f;
+    f32x4 sum = 0.0f;
+    if (head < H)
+        for (u32 s = first + slice; s < end; s += SLICES) {
+            const f32* at = partials + ((u64)head * splits + s) * stride;
+            f32x4 v = *(const f32x4*)(at + column % D);
+            f32 other = at[padded], greatest = other > peak ? other : peak;
+            f32 mine = exponential(peak - greatest), theirs = exponential(other - greatest);
+            peak = greatest;
+            total = total * mine + at[padded + 1] * theirs;
+            sum = sum * mine + v * theirs;
+        }
+    peaks[slice][x] = peak;
+    totals[slice][x] = total;
+    sums[slice][x] = sum;
+    // Every slice is in LDS.
+    barrier();
+    if (slice != 0)
+        return 0.0f;
+    u32 used = minimum(end - first, SLICES);
+    peak = LEAST;
+    for (u32 s = 0; s < used; s++)
+        peak = peaks[s][x] > peak ? peaks[s][x] : peak;
+    total = 0.0f;
+    sum = 0.0f;
+    for (u32 s = 0; s < used; s++) {
+        f32 factor = exponential(peaks[s][x] - peak);
+        total += totals[s][x] * factor;
+        sum += sums[s][x] * factor;
+    }
+    return head < H ? sum / total : 0.0f;
+}
+
+// y [H · D] f32 from what attention_split wrote for the same position.
+GLOBAL THREADS_AT_MOST(256) void attention_combine(const Step* step, const f32* partials, f32* y, u32 H, u32 D, u32 S,
+                                                   u32 split, u32 window) {
+    f32x4 out = combined(step, partials, H, D, S, split, window);
+    if (thread_y() == 0)
+        store4(y, block_x() * 32 + thread_x() * 4, H * D, out);
+}
+
+// y [⌈H · D / 32⌉] blocks.
+GLOBAL THREADS_AT_MOST(256) void attention_combine_quantize(const Step* step, const f32* partials, Block* y, u32 H, u32 D,
+                                                            u32 S, u32 split, u32 window) {
+    f32x4 out = combined(step, partials, H, D, S, split, window);
+    quantize_block(out, y + block_x(), thread_y() == 0);
+}
+
+// ---- Many rows: a block a K/V head (block_y) and four queries (block_x), a query being a row and one of its heads ----
+
+// y [rows, H · D] of q [rows, H · D]; row r stands at the step's position + r and sees the positions up to its own, or
+// the last `window` of them.
+GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_rows(const Step* step, const f32* q, u32 q_stride, const f16* kc,
+                                                              const f16* vc, f32* y, u32 y_stride, u32 H, u32 G, u32 D,
+                                                              u32 S, u32 window, f32 scale, u32 rows) {
+    u32 g = block_y(), group = H / G, queries = live_rows(step, rows) * group, first = block_x() * QUERIES;
+    // The whole block leaves, before its barriers.
+    if (first >= queries)
+        return;
+    Work<QUERIES> work;
+    work.first = S;
+    work.end = 0;
+#pragma unroll
+    for (u32 n = 0; n < QUERIES; n++) {
+        // Queries past the end repeat the last and store nothing.
+        u32 query = minimum(first + n, queries - 1), r = query / group, position = step->position + r;
+        work.q[n] = row_of(q, q_stride, r) + (g * group + query % group) * D;
+        work.from[n] = first_seen(position, window);
+        work.to[n] = minimum(position + 1, S);
+        work.first = minimum(work.first, work.from[n]);
+        work.end = maximum(work.end, work.to[n]);
+    }
+    work.k = kc + (u64)g * S * D, work.v = vc + (u64)g * S * D, work.D = D, work.scale = scale;
+    Running running[QUERIES];
+    walk(work, running);
+#pragma unroll
+    for (u32 n = 0; n < QUERIES; n++) {
+        f32 peak, total;
+        f32 sum = merge_waves(running[n], D, peak, total);
+        u32 query = first + n;
+        if (query < queries && thread_x() < D)
+            row_of(y, y_stride, query / group)[(g * group + query % group) * D + thread_x()] = sum / total;
+    }
+}

@@ -1,0 +1,238 @@
+// What every kernel stands on: one vocabulary for AMD (wave64 and wave32) and NVIDIA, without vendor headers.
+//
+// Compiled as HIP for gfx90a, gfx942 (waves of 64) and gfx1100 (waves of 32), and as CUDA to PTX (warps of 32).
+// Launch geometry is decided in src/gpu/geometry.rs; kernels read their block's shape from the launch. Blocks are
+// whole waves, because shuffles name every lane: no thread may leave before its wave's last shuffle, and no wave
+// before its block's last barrier, unless the whole block leaves.
+#pragma once
+
+#define GLOBAL extern "C" __attribute__((global))
+#define DEVICE static inline __attribute__((device, always_inline))
+#define MEMBER static inline __attribute__((device, always_inline))
+#define SHARED __attribute__((shared))
+#define CONSTANT static constexpr __attribute__((unused))
+// The most threads of a block; also how many registers a thread may have. clang's HIP leaves `launch_bounds` to vendor
+// headers, which spell it so.
+#if defined(__AMDGCN__)
+#define THREADS_AT_MOST(n) __attribute__((amdgpu_flat_work_group_size(1, n)))
+#else
+#define THREADS_AT_MOST(n) __attribute__((launch_bounds(n)))
+#endif
+
+typedef signed char i8;
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef int i32;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+typedef float f32;
+typedef double f64;
+typedef _Float16 f16;
+typedef u32 u32x2 __attribute__((ext_vector_type(2)));
+typedef u32 u32x4 __attribute__((ext_vector_type(4)));
+typedef f32 f32x4 __attribute__((ext_vector_type(4)));
+typedef f32 f32x8 __attribute__((ext_vector_type(8)));
+typedef f16 f16x2 __attribute__((ext_vector_type(2)));
+typedef f16 f16x4 __attribute__((ext_vector_type(4)));
+typedef f16 f16x8 __attribute__((ext_vector_type(8)));
+typedef f16 f16x16 __attribute__((ext_vector_type(16)));
+
+// The wave's width cannot be asked of the preprocessor in every clang: it follows from the target.
+#if defined(__AMDGCN__)
+#if defined(__gfx90a__) || defined(__gfx942__)
+#define WAVE 64
+#define CDNA 1
+#else
+#define WAVE 32
+#define RDNA 1
+#endif
+#else
+#define WAVE 32
+#define NVIDIA 1
+#endif
+
+// ---- Who am I ----
+
+#if NVIDIA
+DEVICE u32 thread_x() { return __nvvm_read_ptx_sreg_tid_x(); }
+DEVICE u32 thread_y() { return __nvvm_read_ptx_sreg_tid_y(); }
+DEVICE u32 block_x() { return __nvvm_read_ptx_sreg_ctaid_x(); }
+DEVICE u32 block_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }
+DEVICE u32 threads_x() { return __nvvm_read_ptx_sreg_ntid_x(); }
+DEVICE u32 threads_y() { return __nvvm_read_ptx_sreg_ntid_y(); }
+DEVICE u32 blocks_x() { return __nvvm_read_ptx_sreg_nctaid_x(); }
+#else
+DEVICE u32 thread_x() { return __builtin_amdgcn_workitem_id_x(); }
+DEVICE u32 thread_y() { return __builtin_amdgcn_workitem_id_y(); }
+DEVICE u32 block_x() { return __builtin_amdgcn_workgroup_id_x(); }
+DEVICE u32 block_y() { return __builtin_amdgcn_workgroup_id_y(); }
+DEVICE u32 threads_x() { return __builtin_amdgcn_workgroup_size_x(); }
+DEVICE u32 threads_y() { return __builtin_amdgcn_workgroup_size_y(); }
+DEVICE u32 blocks_x() { return __builtin_amdgcn_grid_size_x() / __builtin_amdgcn_workgroup_size_x(); }
+#endif
+
+// Every thread of the block arrives, and what each wrote to LDS or global memory before is visible to all after.
+DEVICE void barrier() {
+#if NVIDIA
+    __syncthreads();
+#else
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+#endif
+}
+
+// ---- Bits ----
+
+DEVICE u32 bits_of(f32 x) { return __builtin_bit_cast(u32, x); }
+DEVICE f32 float_of(u32 x) { return __builtin_bit_cast(f32, x); }
+DEVICE f32 magnitude(f32 x) { return float_of(bits_of(x) & 0x7fffffffu); }
+// f16 bits widened, exactly.
+DEVICE f32 half_of(u16 x) { return (f32)__builtin_bit_cast(f16, x); }
+DEVICE u32 minimum(u32 a, u32 b) { return a < b ? a : b; }
+DEVICE u32 maximum(u32 a, u32 b) { return a > b ? a : b; }
+DEVICE u32 pad16(u32 bytes) { return (bytes + 15) & ~15u; }
+
+// ---- Across lanes ----
+
+// The value of lane `lane ^ mask` of the wave; `mask` is below WAVE and the same in all lanes.
+DEVICE u32 shuffle_xor(u32 x, u32 mask) {
+#if NVIDIA
+    return __nvvm_shfl_sync_bfly_i32(0xffffffffu, x, mask, 31);
+#elif CDNA
+    u32 lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0));
+    return __builtin_amdgcn_ds_bpermute((lane ^ mask) << 2, x);
+#else
+    u32 lane = __builtin_amdgcn_mbcnt_lo(~0u, 0);
+    return __builtin_amdgcn_ds_bpermute((lane ^ mask) << 2, x);
+#endif
+}
+DEVICE f32 shuffle_xor(f32 x, u32 mask) { return float_of(shuffle_xor(bits_of(x), mask)); }
+DEVICE f64 shuffle_xor(f64 x, u32 mask) {
+    u64 bits = __builtin_bit_cast(u64, x);
+    u64 low = shuffle_xor((u32)bits, mask), high = shuffle_xor((u32)(bits >> 32), mask);
+    return __builtin_bit_cast(f64, high << 32 | low);
+}
+
+#if !NVIDIA
+// The value another lane of the same 16 has, by a DPP pattern.
+template <i32 PATTERN> DEVICE f32 moved(f32 x) {
+    return float_of(__builtin_amdgcn_update_dpp(0, bits_of(x), PATTERN, 0xf, 0xf, true));
+}
+#endif
+
+// The sum over each aligned group of `lanes` lanes (8, 16, 32 or 64; the same in all of the wave), in all of them.
+DEVICE f32 group_sum(f32 x, u32 lanes) {
+#if NVIDIA
+    for (u32 mask = 1; mask < lanes; mask <<= 1)
+        x += shuffle_xor(x, mask);
+#else
+    // Quads swap pairs, then halves; mirrors do for 8 and 16, whose halves are uniform by then. DPP is part of the
+    // addition, where a shuffle goes through LDS.
+    x += moved<0xb1>(x);
+    x += moved<0x4e>(x);
+    x += moved<0x141>(x);
+    if (lanes >= 16)
+        x += moved<0x140>(x);
+    for (u32 mask = 16; mask < lanes; mask <<= 1)
+        x += shuffle_xor(x, mask);
+#endif
+    return x;
+}
+
+// ---- Arithmetic ----
+
+// acc + Σ a.byte[i] · b.byte[i], all bytes signed.
+DEVICE i32 dot4(u32 a, u32 b, i32 acc) {
+#if NVIDIA
+    i32 sum;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(acc));
+    return sum;
+#elif CDNA
+    return __builtin_amdgcn_sdot4(a, b, acc, false);
+#else
+    return __builtin_amdgcn_sudot4(true, a, true, b, acc, false);
+#endif
+}
+
+// e^x with a relative error below 2e-7; 0 below −87; NaN stays NaN. The CPU's polynomial (src/cpu/simd/exp.rs), so that
+// all machines agree and none needs a device library; hardware exponentials lose a digit at large arguments.
+DEVICE f32 exponential(f32 x) {
+    // Comparisons, not min and max: those would swallow NaN.
+    f32 clamped = x < -87.0f ? -87.0f : x;
+    clamped = clamped > 88.37626f ? 88.37626f : clamped;
+    f32 magic = __builtin_fmaf(clamped, 1.44269504f, 12582912.0f);
+    f32 n = magic - 12582912.0f;
+    f32 r = __builtin_fmaf(n, -0.693359375f, clamped);
+    r = __builtin_fmaf(n, 2.1219444e-4f, r);
+    f32 p = 1.9875691e-4f;
+    p = __builtin_fmaf(p, r, 1.3981999e-3f);
+    p = __builtin_fmaf(p, r, 8.333452e-3f);
+    p = __builtin_fmaf(p, r, 4.1665796e-2f);
+    p = __builtin_fmaf(p, r, 1.6666665e-1f);
+    p = __builtin_fmaf(p, r, 0.5f);
+    p = __builtin_fmaf(p, r * r, r) + 1.0f;
+    // The low bits of `magic` are the nearest integer to x / ln 2: added to p's exponent.
+    f32 scaled = float_of(bits_of(p) + (bits_of(magic) << 23));
+    return x < -87.0f ? 0.0f : (x == x ? scaled : x);
+}
+
+// ---- Memory ----
+
+// Element `r` of rows `stride` bytes apart.
+template <class T> DEVICE T* row_of(T* base, u32 stride, u32 r) { return (T*)((u8*)base + (u64)r * stride); }
+template <class T> DEVICE const T* row_of(const T* base, u32 stride, u32 r) {
+    return (const T*)((const u8*)base + (u64)r * stride);
+}
+
+// 16 bytes that are read once a step, so that they need not push anything out of the caches. Aligned to 16.
+DEVICE u32x4 load_streamed(const void* at) {
+#if NVIDIA
+    u32x4 v;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"((const __attribute__((address_space(1))) void*)at));
+    return v;
+#else
+    return __builtin_nontemporal_load((const u32x4*)at);
+#endif
+}
+// Likewise 8 bytes.
+DEVICE u32x2 load_streamed8(const void* at) {
+#if NVIDIA
+    u32x2 v;
+    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+        : "=r"(v.x), "=r"(v.y)
+        : "l"((const __attribute__((address_space(1))) void*)at));
+    return v;
+#else
+    return __builtin_nontemporal_load((const u32x2*)at);
+#endif
+}
+
+// Four f32 of a row of n from column i on, zeros past its end. Rows are aligned to 16 bytes and i is a multiple of 4.
+DEVICE f32x4 load4(const f32* x, u32 i, u32 n) {
+    if (i + 4 <= n)
+        return *(const f32x4*)(x + i);
+    f32x4 v = 0.0f;
+    if (i < n)
+        v.x = x[i];
+    if (i + 1 < n)
+        v.y = x[i + 1];
+    if (i + 2 < n)
+        v.z = x[i + 2];
+    return v;
+}
+DEVICE void store4(f32* y, u32 i, u32 n, f32x4 v) {
+    if (i + 4 <= n) {
+        *(f32x4*)(y + i) = v;
+        return;
+    }
+    if (i < n)
+        y[i] = v.x;
+    if (i + 1 < n)
+        y[i + 1] = v.y;
+    if (i + 2 < n)
+        y[i + 2] = v.z;
+}

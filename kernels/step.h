@@ -1,0 +1,14 @@
+// What differs between two replays of a recording.
+#pragma once
+#include "common.h"
+
+// Lies in device memory, written by step_fetch at the start of every replay.
+struct Step {
+    u32 position;    // of row 0
+    u32 rows;        // live rows
+    u32 reserved[2];
+    u32 tokens[];    // [R], the first `rows` of them valid
+};
+
+// Rows of the recording that carry tokens this time.
+DEVICE u32 live_rows(const Step* step, u32 rows) { return minimum(step->rows, rows); }

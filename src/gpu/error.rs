@@ -1,0 +1,46 @@
+//! Why a GPU cannot run a program.
+
+use super::lower::LowerError;
+use super::memory::Shortage;
+use crate::hip::HipError;
+use thiserror::Error;
+
+/// Why a GPU cannot run a program.
+#[derive(Debug, Error)]
+pub enum GpuError {
+    #[error(transparent)]
+    Hip(#[from] HipError),
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    #[error("no GPU to run on: {}", reasons.join("; "))]
+    NoDriver { reasons: Vec<String> },
+    #[error("device hip:{index} does not exist: there are {count}, counted from 0")]
+    NoSuchDevice { index: usize, count: usize },
+    #[error(
+        "{device}: no kernels for {arch}; {}",
+        if embedded.is_empty() {
+            "this program was built without a clang, and so without any GPU kernels".to_string()
+        } else {
+            format!("this program has kernels for {}", embedded.join(", "))
+        }
+    )]
+    NoKernels {
+        device: String,
+        arch: String,
+        embedded: Vec<&'static str>,
+    },
+    #[error(transparent)]
+    Memory(#[from] Shortage),
+    #[error("weight {name} is in the program but not in the model")]
+    MissingWeight { name: String },
+}
+
+impl GpuError {
+    /// Whether the machine cannot do what was asked for, as against a call that failed midway.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            GpuError::Hip(HipError::Call { .. } | HipError::Unexpected { .. })
+        )
+    }
+}

@@ -1,0 +1,166 @@
+//! Kernel launches as data.
+
+use crate::graph::{StateId, ValueId, WeightId};
+use crate::program::{Launch, Slot};
+use std::fmt::{self, Write};
+
+/// How a kernel reads a weight; each form is its own memory on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Form {
+    /// Rows in planes ([`super::pack`]).
+    Matrix,
+    /// Rows as the file has them, for looking tokens up.
+    Table,
+    /// f32.
+    Vector,
+}
+
+/// One argument of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// An address in the arena.
+    Value {
+        id: ValueId,
+        offset: usize,
+    },
+    /// The first byte of a weight.
+    Weight {
+        id: WeightId,
+        form: Form,
+    },
+    /// The first byte of a cache.
+    State(StateId),
+    /// The step on the device.
+    Step,
+    /// The step in pinned host memory, as the device addresses it.
+    HostStep,
+    /// An operand that is not there.
+    Null,
+    U32(u32),
+    F32(f32),
+    F64(f64),
+}
+
+/// One kernel with everything but addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelLaunch {
+    pub kernel: String,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub lds_bytes: u32,
+    pub args: Vec<Arg>,
+    /// The program's launch that this is a part of; `None` for the step's own copy.
+    pub launch: Option<usize>,
+}
+
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Arg::Value { id, offset } => write!(f, "{id}@{offset}"),
+            Arg::Weight {
+                id,
+                form: Form::Matrix,
+            } => write!(f, "{id}"),
+            Arg::Weight {
+                id,
+                form: Form::Table,
+            } => write!(f, "{id}.table"),
+            Arg::Weight {
+                id,
+                form: Form::Vector,
+            } => write!(f, "{id}.vector"),
+            Arg::State(id) => write!(f, "{id}"),
+            Arg::Step => f.write_str("step"),
+            Arg::HostStep => f.write_str("host_step"),
+            Arg::Null => f.write_str("null"),
+            Arg::U32(n) => write!(f, "{n}"),
+            Arg::F32(x) => write!(f, "{x:?}f"),
+            Arg::F64(x) => write!(f, "{x:?}"),
+        }
+    }
+}
+
+/// The launches as text, one a line.
+pub fn text(launches: &[KernelLaunch]) -> String {
+    let mut out = String::new();
+    for (index, launch) in launches.iter().enumerate() {
+        let dims = |d: [u32; 3]| d.map(|n| n.to_string()).join("×");
+        let of = launch.launch.map_or("-".into(), |l| l.to_string());
+        let args: Vec<String> = launch.args.iter().map(Arg::to_string).collect();
+        writeln!(
+            out,
+            "{index} ({of}) {}<<<{}, {}, {}>>>({})",
+            launch.kernel,
+            dims(launch.grid),
+            dims(launch.block),
+            launch.lds_bytes,
+            args.join(", "),
+        )
+        .expect("writing to a string");
+    }
+    out
+}
+
+/// Arguments in the order of the kernel's parameters; the step comes first in all of these.
+pub(super) struct Args(pub Vec<Arg>);
+
+impl Args {
+    pub fn new() -> Self {
+        Args(vec![Arg::Step])
+    }
+
+    fn push(&mut self, arg: Arg) -> &mut Self {
+        self.0.push(arg);
+        self
+    }
+
+    pub fn value(&mut self, slot: Slot) -> &mut Self {
+        let Slot {
+            value: id, offset, ..
+        } = slot;
+        self.push(Arg::Value { id, offset })
+    }
+
+    /// A value and the bytes from one of its rows to the next.
+    pub fn rows(&mut self, slot: Slot) -> &mut Self {
+        self.value(slot).size(slot.row_bytes())
+    }
+
+    pub fn weight(&mut self, id: WeightId, form: Form) -> &mut Self {
+        self.push(Arg::Weight { id, form })
+    }
+
+    pub fn matrix(&mut self, id: WeightId, stride: u32) -> &mut Self {
+        self.weight(id, Form::Matrix).u32(stride)
+    }
+
+    /// A layer's keys and values.
+    pub fn caches(&mut self, launch: &Launch) -> &mut Self {
+        self.push(Arg::State(launch.states[0]))
+            .push(Arg::State(launch.states[1]))
+    }
+
+    pub fn null(&mut self) -> &mut Self {
+        self.push(Arg::Null)
+    }
+
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.push(Arg::U32(value))
+    }
+
+    pub fn size(&mut self, value: usize) -> &mut Self {
+        self.u32(size(value))
+    }
+
+    pub fn f32(&mut self, value: f32) -> &mut Self {
+        self.push(Arg::F32(value))
+    }
+
+    pub fn f64(&mut self, value: f32) -> &mut Self {
+        self.push(Arg::F64(value.into()))
+    }
+}
+
+pub(super) fn size(value: usize) -> u32 {
+    u32::try_from(value).expect("rows and dimensions are far below 4 GiB")
+}

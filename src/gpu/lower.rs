@@ -1,0 +1,422 @@
+//! Program → kernel launches, as data: names, geometry and arguments, everything but addresses.
+//!
+//! Most launches of a program are one kernel. A GEMM over one row is a `gemv`, and up to three of
+//! one type that read the same row share a `gemv3`; over several rows each matrix has a `gemm` of
+//! its own. In front of everything stands `step_fetch`, which copies the step's words from pinned
+//! host memory to the device, so that a recording holds kernels and nothing else.
+
+use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
+use super::launch::{Arg, Args, Form, KernelLaunch, size};
+use super::pack::row_layout;
+use crate::dtype::DType;
+use crate::graph::{Activation, Element, Op, RopeStyle, Section, WeightId};
+use crate::program::{Launch, Program, Slot};
+use thiserror::Error;
+
+/// Why there are no kernels for a program.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LowerError {
+    #[error(
+        "{section}, {op}: heads have {head_size} elements; GPU kernels take multiples of 8 up to {ATTENTION_MAX_HEAD}"
+    )]
+    HeadSize {
+        section: Section,
+        op: &'static str,
+        head_size: u32,
+    },
+}
+
+/// Lowers a program for waves of `wave` lanes.
+pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerError> {
+    let mut lower = Lower {
+        program,
+        wave,
+        launch: None,
+        out: Vec::new(),
+    };
+    let rows = program.rows;
+    lower.push(
+        "step_fetch".into(),
+        geometry::step_fetch(),
+        vec![Arg::HostStep, Arg::Step, Arg::U32(rows)],
+    );
+    for (index, launch) in program.launches.iter().enumerate() {
+        lower.launch = Some(index);
+        check(launch)?;
+        lower.one(launch);
+    }
+    Ok(lower.out)
+}
+
+fn check(launch: &Launch) -> Result<(), LowerError> {
+    let (Op::Attention { heads, .. }
+    | Op::AttentionSplit { heads, .. }
+    | Op::AttentionCombine { heads, .. }) = launch.op
+    else {
+        return Ok(());
+    };
+    if geometry::attention_takes(heads.size) {
+        return Ok(());
+    }
+    Err(LowerError::HeadSize {
+        section: launch.section,
+        op: launch.op.name(),
+        head_size: heads.size,
+    })
+}
+
+struct Lower<'p> {
+    program: &'p Program,
+    wave: u32,
+    launch: Option<usize>,
+    out: Vec<KernelLaunch>,
+}
+
+/// Three weights at most share one `gemv3`.
+const MERGED: usize = 3;
+
+impl Lower<'_> {
+    fn push(&mut self, kernel: String, geometry: Geometry, args: Vec<Arg>) {
+        let Geometry {
+            grid,
+            block,
+            lds_bytes,
+        } = geometry;
+        self.out.push(KernelLaunch {
+            kernel,
+            grid,
+            block,
+            lds_bytes,
+            args,
+            launch: self.launch,
+        });
+    }
+
+    /// Arguments are in the order in which `kernels/*.hip` declare them.
+    fn one(&mut self, launch: &Launch) {
+        let input = |i: usize| launch.inputs[i];
+        let rows = launch
+            .outputs
+            .first()
+            .or(launch.inputs.first())
+            .map_or(1, |s| s.rows);
+        let quantizes = launch
+            .outputs
+            .first()
+            .is_some_and(|s| s.element == Element::Q15A);
+        let name = |base: &str| format!("{base}{}", if quantizes { "_quantize" } else { "" });
+        let mut args = Args::new();
+        match launch.op {
+            Op::Embed { scale } => {
+                let (table, y) = (launch.weights[0], launch.outputs[0]);
+                let slot = &self.program.weights[table.index()];
+                let row_bytes = slot.dtype.row_bytes(slot.cols);
+                args.weight(table, Form::Table)
+                    .size(row_bytes.expect("the model checked that rows are whole blocks"))
+                    .f32(scale)
+                    .rows(y)
+                    .u32(y.cols)
+                    .u32(rows);
+                let kernel = typed("embed", slot.dtype);
+                self.push(kernel, geometry::embed(y.cols, rows), args.0);
+            }
+            Op::RopeTable(rope) => {
+                match launch.weights.first() {
+                    Some(&factors) => args.weight(factors, Form::Vector),
+                    None => args.null(),
+                };
+                args.rows(launch.outputs[0])
+                    .u32(rope.dims)
+                    .f64(rope.base)
+                    .f64(rope.position_scale)
+                    .u32(rows);
+                self.push(
+                    "rope_table".into(),
+                    geometry::rope_table(rope.dims, rows),
+                    args.0,
+                );
+            }
+            Op::RmsNorm { eps, groups } => {
+                let y = launch.outputs[0];
+                args.rows(input(0))
+                    .weight(launch.weights[0], Form::Vector)
+                    .f32(eps)
+                    .rows(y)
+                    .u32(y.cols);
+                let geometry = if quantizes {
+                    geometry::rms_norm_quantize(y.cols, rows)
+                } else {
+                    args.u32(groups);
+                    geometry::rms_norm(y.cols, groups, rows)
+                };
+                args.u32(rows);
+                self.push(name("rms_norm"), geometry, args.0);
+            }
+            Op::Gemm { residual } => self.gemm(launch, residual),
+            Op::GatedGemm(activation) => self.gated_gemv(launch, activation),
+            Op::Quantize => {
+                let y = launch.outputs[0];
+                args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
+                self.push("quantize".into(), geometry::quantize(y.cols, rows), args.0);
+            }
+            Op::LastRow => {
+                let (x, y) = (input(0), launch.outputs[0]);
+                args.rows(x).value(y).u32(y.cols).u32(x.rows);
+                self.push("last_row".into(), geometry::last_row(y.cols), args.0);
+            }
+            Op::AddBias => {
+                let y = launch.outputs[0];
+                args.rows(input(0))
+                    .weight(launch.weights[0], Form::Vector)
+                    .rows(y)
+                    .u32(y.cols)
+                    .u32(rows);
+                self.push(
+                    "add_bias".into(),
+                    geometry::elementwise(y.cols, rows),
+                    args.0,
+                );
+            }
+            Op::Add => {
+                let y = launch.outputs[0];
+                args.rows(input(0))
+                    .rows(input(1))
+                    .rows(y)
+                    .u32(y.cols)
+                    .u32(rows);
+                self.push("add".into(), geometry::elementwise(y.cols, rows), args.0);
+            }
+            Op::Scale { by } => {
+                let y = launch.outputs[0];
+                args.rows(input(0)).f32(by).rows(y).u32(y.cols).u32(rows);
+                self.push("scale".into(), geometry::elementwise(y.cols, rows), args.0);
+            }
+            Op::GatedMul(activation) => {
+                let y = launch.outputs[0];
+                args.rows(input(0))
+                    .rows(input(1))
+                    .rows(y)
+                    .u32(y.cols)
+                    .u32(activation_code(activation))
+                    .u32(rows);
+                self.push(
+                    "gated_mul".into(),
+                    geometry::elementwise(y.cols, rows),
+                    args.0,
+                );
+            }
+            Op::Rope {
+                heads,
+                head_size,
+                dims,
+                style,
+            } => {
+                args.rows(input(0)).rows(input(1)).rows(launch.outputs[0]);
+                args.u32(heads)
+                    .u32(head_size)
+                    .u32(dims)
+                    .u32(style_code(style));
+                args.u32(rows);
+                self.push(
+                    "rope".into(),
+                    geometry::rope(heads, head_size, rows),
+                    args.0,
+                );
+            }
+            Op::KvAppend {
+                kv_heads,
+                head_size,
+            } => {
+                args.rows(input(0)).rows(input(1)).caches(launch);
+                args.u32(kv_heads).u32(head_size).u32(self.program.context);
+                args.u32(rows);
+                self.push(
+                    "kv_append".into(),
+                    geometry::kv_append(kv_heads, head_size, rows),
+                    args.0,
+                );
+            }
+            Op::RopeAppend { heads, dims, style } => {
+                for i in 0..4 {
+                    args.rows(input(i));
+                }
+                args.rows(launch.outputs[0]).caches(launch);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(dims).u32(style_code(style));
+                args.u32(self.program.context).u32(rows);
+                self.push(
+                    "rope_append".into(),
+                    geometry::rope_append(heads.query, heads.kv, heads.size, rows),
+                    args.0,
+                );
+            }
+            Op::Attention {
+                heads,
+                scale,
+                window,
+            } => {
+                args.rows(input(0)).caches(launch).rows(launch.outputs[0]);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(self.program.context).u32(window.unwrap_or(0));
+                args.f32(scale).u32(rows);
+                self.push(
+                    "attention_rows".into(),
+                    geometry::attention_rows(heads.query, heads.kv, rows),
+                    args.0,
+                );
+            }
+            Op::AttentionSplit {
+                heads,
+                scale,
+                window,
+                split,
+            } => {
+                args.value(input(0)).caches(launch).value(launch.outputs[0]);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(self.program.context)
+                    .u32(split)
+                    .u32(window.unwrap_or(0));
+                args.f32(scale);
+                self.push(
+                    "attention_split".into(),
+                    geometry::attention_split(heads.kv, self.program.context, split),
+                    args.0,
+                );
+            }
+            Op::AttentionCombine {
+                heads,
+                window,
+                split,
+            } => {
+                args.value(input(0)).value(launch.outputs[0]);
+                args.u32(heads.query).u32(heads.size);
+                args.u32(self.program.context)
+                    .u32(split)
+                    .u32(window.unwrap_or(0));
+                self.push(
+                    name("attention_combine"),
+                    geometry::attention_combine(heads.query, heads.size),
+                    args.0,
+                );
+            }
+        }
+    }
+
+    fn gemm(&mut self, launch: &Launch, residual: bool) {
+        let x = launch.inputs[0];
+        let products: Vec<(WeightId, Slot)> = launch
+            .weights
+            .iter()
+            .copied()
+            .zip(launch.outputs.iter().copied())
+            .collect();
+        if x.rows == 1 && !residual {
+            let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
+            let alike: Vec<Vec<(WeightId, Slot)>> = products
+                .chunk_by(|a, b| dtype(a) == dtype(b))
+                .flat_map(|run| run.chunks(MERGED))
+                .map(<[_]>::to_vec)
+                .collect();
+            for run in alike {
+                match run[..] {
+                    [(weight, y)] => self.product(x, weight, None, y),
+                    _ => self.gemv3(x, &run),
+                }
+            }
+            return;
+        }
+        let added = residual.then(|| launch.inputs[1]);
+        for (weight, y) in products {
+            self.product(x, weight, added, y);
+        }
+    }
+
+    /// One matrix: a `gemv` for one row, else a `gemm`.
+    fn product(&mut self, x: Slot, weight: WeightId, added: Option<Slot>, y: Slot) {
+        let (dtype, n, k) = self.matrix(weight);
+        let mut args = Args::new();
+        args.rows(x).matrix(weight, self.row_stride(weight));
+        match added {
+            Some(added) => args.rows(added),
+            None => args.null().u32(0),
+        };
+        args.rows(y).u32(n).u32(k);
+        if x.rows == 1 {
+            let geometry = geometry::gemv(dtype, n, k, self.wave);
+            self.push(typed("gemv", dtype), geometry, args.0);
+        } else {
+            args.u32(x.rows);
+            let geometry = geometry::gemm(n, x.rows);
+            self.push(typed("gemm", dtype), geometry, args.0);
+        }
+    }
+
+    /// Two or three matrices of one type over one row; a missing third has no rows.
+    fn gemv3(&mut self, x: Slot, products: &[(WeightId, Slot)]) {
+        let (dtype, _, k) = self.matrix(products[0].0);
+        let mut args = Args::new();
+        args.rows(x);
+        let mut sizes = [0; MERGED];
+        for index in 0..MERGED {
+            match products.get(index) {
+                Some(&(weight, y)) => {
+                    let n = self.matrix(weight).1;
+                    sizes[index] = n;
+                    args.weight(weight, Form::Matrix).value(y).u32(n);
+                }
+                None => {
+                    args.null().null().u32(0);
+                }
+            }
+        }
+        args.u32(self.row_stride(products[0].0)).u32(k);
+        let geometry = geometry::gemv3(dtype, sizes, k, self.wave);
+        self.push(typed("gemv3", dtype), geometry, args.0);
+    }
+
+    fn gated_gemv(&mut self, launch: &Launch, activation: Activation) {
+        let (x, y) = (launch.inputs[0], launch.outputs[0]);
+        let (gate, up) = (launch.weights[0], launch.weights[1]);
+        let (dtype, n, k) = self.matrix(gate);
+        let one = x.rows == 1 && self.matrix(up) == (dtype, n, k);
+        assert!(one, "the passes fuse gates of one row and one type only");
+        let mut args = Args::new();
+        args.rows(x)
+            .weight(gate, Form::Matrix)
+            .matrix(up, self.row_stride(gate))
+            .rows(y)
+            .u32(n)
+            .u32(k)
+            .u32(activation_code(activation));
+        let geometry = geometry::gated_gemv(dtype, n, k, self.wave);
+        self.push(typed("gated_gemv", dtype), geometry, args.0);
+    }
+
+    fn matrix(&self, id: WeightId) -> (DType, u32, u32) {
+        let slot = &self.program.weights[id.index()];
+        (slot.dtype, size(slot.rows), size(slot.cols))
+    }
+
+    fn row_stride(&self, id: WeightId) -> u32 {
+        let slot = &self.program.weights[id.index()];
+        size(row_layout(slot.dtype, slot.cols).stride)
+    }
+}
+
+fn typed(kernel: &str, dtype: DType) -> String {
+    format!("{kernel}_{}", dtype.name().to_ascii_lowercase())
+}
+
+fn activation_code(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+    }
+}
+
+fn style_code(style: RopeStyle) -> u32 {
+    match style {
+        RopeStyle::Interleaved => 0,
+        RopeStyle::Half => 1,
+    }
+}

@@ -1,0 +1,200 @@
+//! The GPU backend: a program becomes kernel launches, and those a graph that the driver replays.
+//!
+//! ```text
+//! Program ─ lower ─→ KernelLaunch… ─ resolve ─→ addresses ─ capture ─→ graph ─→ replay, replay …
+//!                    data: name, grid, args      one alloc each         checked node by node
+//! ```
+//!
+//! [`lower()`], [`weights`] and [`pack`] decide, as functions of values that are tested without a
+//! device; [`Gpu`] allocates everything once, uploads the weights, and records. The kernels are in
+//! `kernels/*.hip`, how they are launched in [`geometry`].
+//!
+//! Invariants: what a step needs is allocated before anything is captured; only kernels are recorded;
+//! a recording's memory, code, stream and device are dropped after it, in this order.
+
+mod capture;
+mod device;
+mod error;
+pub mod geometry;
+pub mod launch;
+pub mod lower;
+mod measure;
+pub mod memory;
+pub mod pack;
+mod recording;
+mod resolve;
+mod upload;
+pub mod weights;
+
+pub use capture::Captured;
+pub use device::{Found, devices, select};
+pub use error::GpuError;
+pub use launch::{Arg, Form, KernelLaunch, text};
+pub use lower::{LowerError, lower};
+pub use recording::Recording;
+
+use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
+use crate::loader::Tensor;
+use crate::program::Program;
+use memory::Needs;
+use std::sync::Arc;
+use weights::WeightLayout;
+
+/// What the recordings of one model share. Fields are dropped in order: code and memory before the
+/// stream and the device.
+struct Shared {
+    module: Module,
+    layout: WeightLayout,
+    weights: DeviceBuffer,
+    arena: DeviceBuffer,
+    /// The caches, one after the other.
+    states: DeviceBuffer,
+    state_offsets: Vec<usize>,
+    stream: Stream,
+    info: DeviceInfo,
+    description: String,
+    device: Device,
+}
+
+/// A model's memory on a GPU.
+pub struct Gpu {
+    poison: bool,
+    shared: Arc<Shared>,
+}
+
+/// How a [`Gpu`] is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Threads that pack weights.
+    pub threads: usize,
+    /// Fill the arena with NaN before every step.
+    pub poison: bool,
+}
+
+impl Gpu {
+    /// Allocates everything for `programs`, which are programs of one model over the same caches, and
+    /// uploads the weights. `progress(done, total)` counts bytes of the file.
+    pub fn new(
+        found: &Found,
+        setup: Setup,
+        programs: &[&Program],
+        fetch: &dyn Fn(&str) -> Option<Tensor>,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Self, GpuError> {
+        let states = programs.first().map_or(&[][..], |p| &p.states);
+        assert!(
+            programs.iter().all(|p| p.states == states),
+            "programs of different caches"
+        );
+        let wave = found.info.wave;
+        let lowered = programs
+            .iter()
+            .map(|p| lower(p, wave))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pairs = programs.iter().zip(&lowered);
+        let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
+        let layout = WeightLayout::new(&pairs);
+        let needs = Needs::of(programs, &layout);
+
+        let image = found.code_object()?;
+        let device = Device::open(&found.hip, found.info.index)?;
+        let (free, total) = device.memory()?;
+        needs.check(&found.describe(), free as usize, total as usize)?;
+        // SAFETY: the image is what the compiler wrote when this program was built.
+        let module = unsafe { Module::load(&device, image)? };
+        let stream = Stream::new(&device)?;
+        let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
+        let weights = buffer(needs.weights)?;
+        let arena = buffer(needs.arena)?;
+        let states = buffer(needs.states)?;
+        let state_offsets = programs
+            .first()
+            .map_or(Vec::new(), |p| memory::state_offsets(p).0);
+        upload::upload(
+            &device,
+            &stream,
+            &layout,
+            &weights,
+            setup.threads,
+            fetch,
+            progress,
+        )?;
+        let shared = Shared {
+            module,
+            layout,
+            weights,
+            arena,
+            states,
+            state_offsets,
+            stream,
+            info: found.info.clone(),
+            description: found.describe(),
+            device,
+        };
+        Ok(Gpu {
+            poison: setup.poison,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Records one of the programs that [`Gpu::new`] allocated for.
+    pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
+        let launches = lower(&program, self.shared.info.wave)?;
+        Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
+    }
+
+    /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`
+    pub fn describe(&self) -> &str {
+        &self.shared.description
+    }
+
+    /// Bytes of weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.shared.layout.bytes as u64
+    }
+
+    /// Bytes of the device's memory that are free and that there are.
+    pub fn memory(&self) -> Result<(u64, u64), GpuError> {
+        Ok(self.shared.device.memory()?)
+    }
+
+    /// Bytes a second that the device reads from its memory, measured now.
+    pub fn stream_bytes_per_second(&self) -> Result<f64, GpuError> {
+        measure::stream_bytes_per_second(&self.shared)
+    }
+}
+
+/// Looking into the device's memory, for tests: each call copies everything and waits.
+impl Gpu {
+    /// The arena.
+    pub fn read_arena(&self) -> Result<Vec<u8>, GpuError> {
+        self.read(&self.shared.arena)
+    }
+
+    /// Replaces the start of the arena.
+    pub fn write_arena(&self, bytes: &[u8]) -> Result<(), GpuError> {
+        self.write(&self.shared.arena, 0, bytes)
+    }
+
+    /// The cache with this number.
+    pub fn read_state(&self, program: &Program, index: usize) -> Result<Vec<u8>, GpuError> {
+        let all = self.read(&self.shared.states)?;
+        let offset = self.shared.state_offsets[index];
+        Ok(all[offset..offset + program.states[index].bytes()].to_vec())
+    }
+
+    /// Replaces the cache with this number.
+    pub fn write_state(&self, index: usize, bytes: &[u8]) -> Result<(), GpuError> {
+        self.write(&self.shared.states, self.shared.state_offsets[index], bytes)
+    }
+
+    fn read(&self, from: &DeviceBuffer) -> Result<Vec<u8>, GpuError> {
+        let mut bytes = vec![0; from.bytes()];
+        self.shared.stream.copy_to_host(from, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn write(&self, to: &DeviceBuffer, offset: usize, bytes: &[u8]) -> Result<(), GpuError> {
+        Ok(self.shared.stream.copy_to_device(to, offset, bytes)?)
+    }
+}

@@ -1,0 +1,267 @@
+//! A program recorded as a graph of the driver's.
+//!
+//! A step writes a few words of pinned memory, launches the graph, copies the live logits back and
+//! waits: no allocation, no update of the graph, no other synchronisation. The graph's first kernel
+//! copies the step to the device, so that the recording is kernels only.
+//!
+//! Where a driver cannot capture, replaying launches the same kernels one by one, and
+//! [`Recording::fallback`] says why.
+
+use super::capture::{Captured, instantiate};
+use super::launch::KernelLaunch;
+use super::memory::{STEP_HEAD_WORDS, step_bytes};
+use super::resolve::{Buffers, Resolved};
+use super::{GpuError, Shared};
+use crate::hip::{DeviceBuffer, GraphExec, PinnedBuffer};
+use crate::program::{Program, Slot, Step};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Every byte of poison: NaN as f32 and as f16.
+pub(super) const POISON: u8 = 0xff;
+
+/// A recorded program and everything it points at. Fields are dropped in order: the graph before
+/// the memory and the code that its kernels name.
+pub struct Recording {
+    exec: Option<GraphExec>,
+    /// Why there is no `exec`.
+    fallback: Option<String>,
+    resolved: Vec<Resolved>,
+    launches: Vec<KernelLaunch>,
+    host_step: PinnedBuffer,
+    _step: DeviceBuffer,
+    /// The result's rows as the arena has them.
+    logits: PinnedBuffer,
+    program: Program,
+    poison: bool,
+    replays: u64,
+    eager_steps: u64,
+    launch_time: Duration,
+    pub(super) shared: Arc<Shared>,
+}
+
+// SAFETY: the raw pointers in `resolved` lead into boxes that it owns and that never move or change;
+// everything else is `Send` by itself.
+unsafe impl Send for Recording {}
+
+impl Recording {
+    /// Resolves `launches`, which are `program` lowered, against the shared memory, and records them.
+    /// With `poison` the arena is filled with NaN before every step.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        program: Program,
+        launches: Vec<KernelLaunch>,
+        poison: bool,
+    ) -> Result<Self, GpuError> {
+        let device = &shared.device;
+        let bytes = step_bytes(program.rows);
+        let host_step = PinnedBuffer::new(device, bytes)?;
+        let step = DeviceBuffer::new(device, bytes)?;
+        let logits = PinnedBuffer::new(device, program.result.bytes())?;
+        let buffers = Buffers {
+            shared: &shared,
+            host_step: host_step.address(),
+            step: step.address(),
+        };
+        let mut resolved = launches
+            .iter()
+            .map(|launch| Resolved::new(&program, launch, &buffers))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (exec, fallback) = match instantiate(&shared.stream, &mut resolved) {
+            Ok(exec) => (Some(exec), None),
+            Err(why) => (None, Some(why)),
+        };
+        Ok(Recording {
+            exec,
+            fallback,
+            resolved,
+            launches,
+            host_step,
+            _step: step,
+            logits,
+            program,
+            poison,
+            replays: 0,
+            eager_steps: 0,
+            launch_time: Duration::ZERO,
+            shared,
+        })
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What is recorded, as data.
+    pub fn launches(&self) -> &[KernelLaunch] {
+        &self.launches
+    }
+
+    /// Graph launches so far.
+    pub fn replays(&self) -> u64 {
+        self.replays
+    }
+
+    /// Steps run launch by launch so far.
+    pub fn eager_steps(&self) -> u64 {
+        self.eager_steps
+    }
+
+    /// Why there is no graph and replaying runs eagerly; `None` when there is one.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// Time the host spent in launch calls, for all steps so far: one call a replay, one a kernel in
+    /// an eager step.
+    pub fn launch_time(&self) -> Duration {
+        self.launch_time
+    }
+
+    /// Writes the step and launches the graph.
+    ///
+    /// # Panics
+    /// When the step has no tokens or more than the program has rows, or runs past the context.
+    pub fn replay(&mut self, step: Step<'_>) -> Result<(), GpuError> {
+        let Some(exec) = &self.exec else {
+            return self.run_eagerly(step);
+        };
+        begin(
+            &self.shared,
+            &self.program,
+            &self.host_step,
+            self.poison,
+            step,
+        )?;
+        let start = Instant::now();
+        exec.launch(&self.shared.stream)?;
+        self.launch_time += start.elapsed();
+        self.replays += 1;
+        self.finish(step)
+    }
+
+    /// Writes the step and launches the program's kernels one by one.
+    ///
+    /// # Panics
+    /// As [`Recording::replay`].
+    pub fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), GpuError> {
+        begin(
+            &self.shared,
+            &self.program,
+            &self.host_step,
+            self.poison,
+            step,
+        )?;
+        let start = Instant::now();
+        for resolved in &mut self.resolved {
+            // SAFETY: the buffers are this recording's or kept alive by it, nobody else uses the stream,
+            // and `begin` checked the step.
+            unsafe { resolved.launch(&self.shared.stream)? };
+        }
+        self.launch_time += start.elapsed();
+        self.eager_steps += 1;
+        self.finish(step)
+    }
+
+    /// Row `row` of the last step's result: `[V]` logits.
+    ///
+    /// # Panics
+    /// When the result has no such row.
+    pub fn result(&self, row: usize) -> &[f32] {
+        let slot = &self.program.result;
+        let rows = slot.rows as usize;
+        assert!(row < rows, "row {row} of a result of {rows} rows");
+        let bytes = self
+            .logits
+            .slice(row * slot.row_bytes(), slot.cols as usize * 4);
+        let first = bytes.expect("the buffer has all rows of the result");
+        // SAFETY: the row is in the buffer, as just checked, and aligned, since the buffer is to a page
+        // and rows are to 64 bytes. The device writes it only in steps, which take `&mut self` and wait.
+        unsafe { std::slice::from_raw_parts(first.cast::<f32>(), slot.cols as usize) }
+    }
+
+    /// Captures the launches once more, for looking at what the driver makes of them.
+    pub fn capture(&mut self) -> Result<Captured, GpuError> {
+        Captured::new(&self.shared.stream, &mut self.resolved, &self.launches)
+    }
+
+    /// Device time of each launch over one step, the launches queued behind a kernel that keeps the
+    /// device busy meanwhile, so that no gap in the queue counts as work.
+    pub fn time_launches(&mut self, step: Step<'_>) -> Result<Vec<Duration>, GpuError> {
+        begin(
+            &self.shared,
+            &self.program,
+            &self.host_step,
+            self.poison,
+            step,
+        )?;
+        let times = super::measure::launches(&self.shared, &mut self.resolved)?;
+        self.finish(step)?;
+        Ok(times)
+    }
+
+    /// Runs the kernels of the program's `launch` alone, on whatever memory holds (tests).
+    ///
+    /// # Panics
+    /// As [`Recording::replay`].
+    pub fn run_launch(&mut self, step: Step<'_>, launch: usize) -> Result<(), GpuError> {
+        begin(&self.shared, &self.program, &self.host_step, false, step)?;
+        for resolved in &mut self.resolved {
+            if resolved.launch.is_none_or(|l| l == launch) {
+                // SAFETY: as in `run_eagerly`.
+                unsafe { resolved.launch(&self.shared.stream)? };
+            }
+        }
+        self.shared.stream.synchronize()?;
+        Ok(())
+    }
+
+    /// Copies the live rows of the result to the host and waits for them.
+    fn finish(&mut self, step: Step<'_>) -> Result<(), GpuError> {
+        let Slot { offset, rows, .. } = self.program.result;
+        let live = step.tokens.len().min(rows as usize);
+        let bytes = live * self.program.result.row_bytes();
+        let Shared { stream, arena, .. } = &*self.shared;
+        // SAFETY: nobody reads or drops the buffer before the synchronisation on the next line.
+        unsafe { stream.copy_to_host_async(arena, offset, &self.logits, 0, bytes)? };
+        stream.synchronize()?;
+        Ok(())
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        // A step that failed midway may have left work that uses the buffers. Its error was reported,
+        // and if the device fails again there is nothing left to wait for.
+        self.shared.stream.synchronize().ok();
+    }
+}
+
+/// Checks a step and writes its words; with `poison` fills the arena with NaN.
+fn begin(
+    shared: &Shared,
+    program: &Program,
+    host_step: &PinnedBuffer,
+    poison: bool,
+    step: Step<'_>,
+) -> Result<(), GpuError> {
+    let (rows, capacity) = (step.tokens.len(), program.rows as usize);
+    assert!(
+        rows > 0 && rows <= capacity,
+        "{rows} tokens for a step of {capacity} rows"
+    );
+    let end = step.position as usize + rows;
+    let context = program.context as usize;
+    assert!(end <= context, "position {end} of a cache of {context}");
+    let head: [u32; STEP_HEAD_WORDS] = [step.position, rows as u32, 0, 0];
+    let words = host_step.slice(0, step_bytes(step.tokens.len() as u32))?;
+    for (index, &value) in head.iter().chain(step.tokens).enumerate() {
+        // SAFETY: the word is in the buffer, as just checked, which is aligned to a page. No kernel
+        // reads it now: every step waits for its own, and this is the recording's only reader.
+        unsafe { words.cast::<u32>().add(index).write_volatile(value) };
+    }
+    if poison {
+        shared.stream.fill(&shared.arena, POISON)?;
+    }
+    Ok(())
+}

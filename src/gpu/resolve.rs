@@ -1,0 +1,99 @@
+//! Kernel launches → addresses.
+
+use super::launch::{Arg, KernelLaunch};
+use super::{GpuError, Shared};
+use crate::hip::{Function, HipError, Stream};
+use crate::program::Program;
+use std::ffi::c_void;
+
+/// What addresses are made of.
+pub struct Buffers<'b> {
+    pub shared: &'b Shared,
+    /// The step in pinned memory, as the device addresses it.
+    pub host_step: u64,
+    /// The step on the device.
+    pub step: u64,
+}
+
+/// A kernel with its addresses.
+pub struct Resolved {
+    function: Function,
+    grid: [u32; 3],
+    block: [u32; 3],
+    lds_bytes: u32,
+    /// A value an argument, in its first bytes; what `pointers` lead to.
+    _values: Box<[u64]>,
+    /// The arguments as the driver takes them.
+    pointers: Box<[*mut c_void]>,
+    /// The program's launch that this is a part of.
+    pub launch: Option<usize>,
+}
+
+impl Resolved {
+    /// # Panics
+    /// When a value lies outside the arena, or a weight was not laid out.
+    pub fn new(
+        program: &Program,
+        launch: &KernelLaunch,
+        buffers: &Buffers<'_>,
+    ) -> Result<Self, GpuError> {
+        let function = buffers.shared.module.function(&launch.kernel)?;
+        function.allow_lds(launch.lds_bytes)?;
+        let value = |arg: &Arg| buffers.value(program, arg);
+        let mut values: Box<[u64]> = launch.args.iter().map(value).collect();
+        let pointers = values.iter_mut().map(|v| std::ptr::from_mut(v).cast());
+        let pointers = pointers.collect();
+        Ok(Resolved {
+            function,
+            grid: launch.grid,
+            block: launch.block,
+            lds_bytes: launch.lds_bytes,
+            _values: values,
+            pointers,
+            launch: launch.launch,
+        })
+    }
+
+    /// Queues the kernel on `stream`, or adds it to what the stream captures.
+    ///
+    /// # Safety
+    /// The buffers this was resolved against live until the kernel has run, and nobody else
+    /// touches what it writes.
+    pub unsafe fn launch(&mut self, stream: &Stream) -> Result<(), HipError> {
+        let Resolved {
+            function,
+            grid,
+            block,
+            lds_bytes,
+            pointers,
+            ..
+        } = self;
+        // SAFETY: the arguments are those that the kernel declares (golden files and the device tests
+        // compare them), in eight bytes each; the memory they name lives by the caller's promise.
+        unsafe { stream.launch(function, *grid, *block, *lds_bytes, pointers) }
+    }
+}
+
+impl Buffers<'_> {
+    /// An argument's bits. A kernel reads as many of the bytes as its parameter has, and both sides
+    /// are little-endian.
+    fn value(&self, program: &Program, arg: &Arg) -> u64 {
+        let shared = self.shared;
+        match *arg {
+            Arg::Value { id, offset } => {
+                assert!(offset < shared.arena.bytes(), "{id} outside the arena");
+                shared.arena.address() + offset as u64
+            }
+            Arg::Weight { id, form } => {
+                shared.weights.address() + shared.layout.offset(program, id, form) as u64
+            }
+            Arg::State(id) => shared.states.address() + shared.state_offsets[id.index()] as u64,
+            Arg::Step => self.step,
+            Arg::HostStep => self.host_step,
+            Arg::Null => 0,
+            Arg::U32(n) => n.into(),
+            Arg::F32(x) => x.to_bits().into(),
+            Arg::F64(x) => x.to_bits(),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Which device a session runs on, and the programs compiled for it.
+
+use super::backend::{Backend, BackendError};
+use super::compile::compile;
+use super::session::{SessionError, SessionOptions};
+use crate::cpu::{self, Cpu, isa::Isa};
+use crate::gpu::{self, Found, Gpu};
+use crate::model::{Extent, Logits, Model};
+use crate::program::{Program, Target};
+use bumpalo::Bump;
+use std::str::FromStr;
+use thiserror::Error;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The GPU with this number, or the best one; an error if it cannot be used.
+    Hip(Option<usize>),
+    /// The best GPU if it can run the model, else the processor.
+    Auto,
+}
+
+/// A name that is no device.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown device \"{name}\"; supported: auto, cpu, hip, hip:N")]
+pub struct UnknownDevice {
+    /// The name as it was written.
+    pub name: String,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = UnknownDevice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDevice> {
+        let unknown = || UnknownDevice { name: name.into() };
+        match name.split_once(':') {
+            None if name == "auto" => Ok(DeviceChoice::Auto),
+            None if name == "cpu" => Ok(DeviceChoice::Cpu),
+            None if name == "hip" => Ok(DeviceChoice::Hip(None)),
+            Some(("hip", index)) if index.bytes().all(|b| b.is_ascii_digit()) => {
+                let index = index.parse().map_err(|_| unknown())?;
+                Ok(DeviceChoice::Hip(Some(index)))
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// A device that holds a model, and the two programs that were compiled for it.
+pub(super) struct Prepared {
+    pub backend: Box<dyn Backend>,
+    pub decode: Program,
+    pub prompt: Program,
+}
+
+/// Chooses a device, compiles for it, and gives it the weights.
+pub(super) fn prepare(
+    model: &Model,
+    options: &SessionOptions,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Prepared, SessionError> {
+    let found = match options.device {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Hip(index) => {
+            Some(gpu::select(&options.drivers, index).map_err(BackendError::from)?)
+        }
+        // Without kernels for it, the best device is none.
+        DeviceChoice::Auto => gpu::select(&options.drivers, None)
+            .ok()
+            .filter(|found| found.code_object().is_ok()),
+    };
+    if let Some(found) = found {
+        match on_gpu(model, options, &found, progress) {
+            Err(SessionError::Backend(BackendError::Gpu(error)))
+                if options.device == DeviceChoice::Auto && error.is_refusal() => {}
+            result => return result,
+        }
+    }
+    on_cpu(model, options, progress)
+}
+
+fn on_gpu(
+    model: &Model,
+    options: &SessionOptions,
+    found: &Found,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Prepared, SessionError> {
+    let wave = found.info.wave;
+    let (decode, prompt) = programs(model, options, Target::Gpu { wave })?;
+    let setup = gpu::Setup {
+        threads: options.threads,
+        poison: options.poison,
+    };
+    let fetch = |name: &str| model.tensor(name);
+    let gpu = Gpu::new(found, setup, &[&decode, &prompt], &fetch, progress);
+    Ok(Prepared {
+        backend: Box::new(gpu.map_err(BackendError::from)?),
+        decode,
+        prompt,
+    })
+}
+
+fn on_cpu(
+    model: &Model,
+    options: &SessionOptions,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Prepared, SessionError> {
+    let (decode, prompt) = programs(model, options, Target::Cpu)?;
+    let setup = cpu::Setup {
+        threads: options.threads,
+        isa: options.isa.unwrap_or_else(Isa::detect),
+        poison: options.poison,
+    };
+    let fetch = |name: &str| model.tensor(name);
+    let cpu = Cpu::new(setup, &[&decode, &prompt], &fetch, progress);
+    Ok(Prepared {
+        backend: Box::new(cpu.map_err(BackendError::from)?),
+        decode,
+        prompt,
+    })
+}
+
+/// The decode step and the prompt chunk.
+fn programs(
+    model: &Model,
+    options: &SessionOptions,
+    target: Target,
+) -> Result<(Program, Program), SessionError> {
+    let context = options.context;
+    let program = |rows: u32, logits: Logits| -> Result<Program, SessionError> {
+        let arena = Bump::new();
+        let extent = Extent {
+            rows,
+            context,
+            logits,
+        };
+        Ok(compile(model, &arena, extent, target)?.program)
+    };
+    let chunk_rows = options.chunk_rows.clamp(1, context.max(1));
+    Ok((
+        program(1, Logits::Last)?,
+        program(chunk_rows, options.logits)?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        let check = |name: &str, device: Option<DeviceChoice>| {
+            assert_eq!(name.parse().ok(), device, "{name}");
+        };
+        check("auto", Some(DeviceChoice::Auto));
+        check("cpu", Some(DeviceChoice::Cpu));
+        check("hip", Some(DeviceChoice::Hip(None)));
+        check("hip:0", Some(DeviceChoice::Hip(Some(0))));
+        check("hip:12", Some(DeviceChoice::Hip(Some(12))));
+        for wrong in [
+            "", "hip:", "hip:-1", "hip:+1", "hip:x", "cpu:0", "HIP", "tpu",
+        ] {
+            check(wrong, None);
+        }
+        let error = "tpu"
+            .parse::<DeviceChoice>()
+            .expect_err("no device")
+            .to_string();
+        assert!(
+            error.contains("\"tpu\"") && error.contains("hip:N"),
+            "{error}"
+        );
+    }
+}

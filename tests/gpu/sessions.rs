@@ -1,0 +1,136 @@
+//! Whole sessions on a GPU.
+
+use super::model::open;
+use crate::search;
+use crate::support::compare::{assert_as_near, assert_same_bits};
+use crate::support::oracle::Rounding;
+use crate::support::toy::{Recipe, recipes};
+use greta_infer::gpu::Found;
+use greta_infer::hip::Device;
+use greta_infer::model::{Logits, Model};
+use greta_infer::runtime::{DeviceChoice, Session, SessionOptions};
+use std::ops::ControlFlow;
+
+const CONTEXT: u32 = 36;
+
+fn options(found: &Found) -> SessionOptions {
+    SessionOptions {
+        device: DeviceChoice::Hip(Some(found.index)),
+        drivers: search(),
+        threads: 2,
+        context: CONTEXT,
+        chunk_rows: 8,
+        poison: true,
+        ..SessionOptions::default()
+    }
+}
+
+fn session(model: &Model, options: &SessionOptions) -> Session {
+    Session::build(model, options, &|_, _| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A prompt, then steps: every row of logits there is.
+fn run(session: &mut Session, tokens: &[u32], prompt: usize) -> Vec<f32> {
+    let logits = session.prefill(&tokens[..prompt], &mut |_| ControlFlow::Continue(()));
+    let mut all = logits.unwrap_or_else(|e| panic!("{e}")).to_vec();
+    for &token in &tokens[prompt..] {
+        all.extend_from_slice(session.step(token).unwrap_or_else(|e| panic!("{e}")));
+    }
+    all
+}
+
+/// How far from the imitated rounding, relative to the logits: as on the CPU, where f32's own error sends
+/// a few of the rounded activations to the other side.
+fn flipped(recipe: Recipe) -> f64 {
+    if recipe.format.is_float() { 1e-4 } else { 4e-4 }
+}
+
+pub fn oracle(found: &Found) {
+    for recipe in recipes() {
+        let (toy, model) = open(recipe);
+        let v = recipe.shape.vocabulary;
+        let tokens = toy.tokens(11, CONTEXT as usize);
+        let oracle = toy.oracle();
+        let exact = oracle.logits(&tokens, Rounding::EXACT);
+        let imitated = oracle.logits(&tokens, Rounding::RUNTIME);
+        for prompt in [1, 29] {
+            let place = format!("{}, prompt {prompt}", recipe.describe());
+            let got = run(&mut session(&model, &options(found)), &tokens, prompt);
+            let from = (prompt - 1) * v;
+            let (exact, imitated) = (&exact[from..], &imitated[from..]);
+            assert_as_near(&got, exact, imitated, flipped(recipe), &place);
+        }
+        let each = SessionOptions {
+            logits: Logits::All,
+            ..options(found)
+        };
+        let mut got = Vec::new();
+        session(&model, &each)
+            .prefill_each(&tokens, &mut |_, logits| got.extend_from_slice(logits))
+            .unwrap_or_else(|e| panic!("{e}"));
+        let place = format!("{}, each", recipe.describe());
+        assert_as_near(&got, &exact, &imitated, flipped(recipe), &place);
+    }
+}
+
+pub fn replay_is_eager(found: &Found) {
+    for recipe in recipes() {
+        let (toy, model) = open(recipe);
+        let tokens = toy.tokens(13, CONTEXT as usize);
+        let mut replayed = session(&model, &options(found));
+        let eager = SessionOptions {
+            eager: true,
+            poison: false,
+            ..options(found)
+        };
+        let mut eager = session(&model, &eager);
+        let prompt = 13;
+        let a = run(&mut replayed, &tokens, prompt);
+        let b = run(&mut eager, &tokens, prompt);
+        assert_same_bits(&a, &b, &recipe.describe());
+        // Again over the same caches: nothing of the first sequence may show.
+        replayed.reset();
+        let again = run(&mut replayed, &tokens, prompt);
+        assert_same_bits(&a, &again, &format!("{}, again", recipe.describe()));
+
+        let (report, steps) = (replayed.report(), 2 * (tokens.len() - prompt) as u64);
+        assert_eq!(report.graph_fallback, None);
+        assert!(report.graph_replay);
+        assert_eq!((report.replays, report.eager_steps), (steps, 0));
+        assert_eq!(report.prompt_replays, 2 * prompt.div_ceil(8) as u64);
+        assert_eq!(eager.report().replays, 0);
+    }
+}
+
+pub fn memory_stays(found: &Found) {
+    let steps = std::env::var("GRETA_GPU_STEPS").map_or(1000, |n| n.parse().expect("a number"));
+    let (toy, model) = open(recipes()[3]);
+    let options = SessionOptions {
+        context: 256,
+        poison: false,
+        ..options(found)
+    };
+    let device = Device::open(&found.hip, found.info.index).unwrap_or_else(|e| panic!("{e}"));
+    let free = || device.memory().unwrap_or_else(|e| panic!("{e}")).0;
+    let mut session = session(&model, &options);
+    let tokens = toy.tokens(17, 250);
+    // The first replays may make the driver fetch what it had put off.
+    run(&mut session, &tokens[..20], 10);
+    let before = free();
+    for chunk in 0..usize::div_ceil(steps, 240) {
+        session.reset();
+        let count = 240.min(steps - chunk * 240);
+        run(&mut session, &tokens[..10 + count], 10);
+    }
+    assert_eq!(free(), before, "free bytes after {steps} steps");
+}
+
+pub fn bandwidth(found: &Found) {
+    let (_, model) = open(recipes()[0]);
+    let session = session(&model, &options(found));
+    let rate = session
+        .stream_bytes_per_second()
+        .unwrap_or_else(|e| panic!("{e}"));
+    println!("  streams {:.1} GB/s", rate / 1e9);
+    assert!(rate > 0.0 && rate.is_finite());
+}
