@@ -11,8 +11,8 @@ const HEIGHT: f64 = 440.0;
 /// The plotted area: left, top, right, bottom.
 const AREA: [f64; 4] = [76.0, 76.0, 736.0, 380.0];
 
-/// A line's colour on light and on dark, and the dashes that tell it apart without colour.
-const INKS: [(&str, &str, &str); 2] = [("#0b62a4", "#6db6f2", ""), ("#b3480b", "#f2a36d", "7 4")];
+/// A line's colour on light and on dark, and the attribute for dashes that tell it apart without colour.
+const INKS: [(&str, &str, &str); 2] = [("#0b62a4", "#6db6f2", ""), ("#b3480b", "#f2a36d", " stroke-dasharray=\"7 4\"")];
 
 /// Ticks an axis has at most.
 const TICKS: usize = 6;
@@ -83,7 +83,7 @@ pub fn svg(chart: &Chart) -> String {
         put(
             &mut out,
             format_args!(
-                "<path class=\"line{index}\" stroke=\"{ink}\" fill=\"none\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\" d=\"M{}\"/>",
+                "<path class=\"line{index}\" stroke=\"{ink}\" fill=\"none\" stroke-width=\"2\"{dashes} d=\"M{}\"/>",
                 path.join("L")
             ),
         );
@@ -149,7 +149,7 @@ fn legend(out: &mut String, chart: &Chart) {
         put(
             out,
             format_args!(
-                "<path class=\"line{index}\" stroke=\"{ink}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\" d=\"M{at} 63H{end}\"/>"
+                "<path class=\"line{index}\" stroke=\"{ink}\" stroke-width=\"2\"{dashes} d=\"M{at} 63H{end}\"/>"
             ),
         );
         text(out, end + 6.0, 67.0, "start", 12, &line.name);

@@ -29,12 +29,9 @@ pub fn dot(recorded: &Recorded<'_>, layers: u32) -> String {
          fontsize=10, color=\"#777777\"];\n  edge [color=\"#555555\", arrowsize=0.6, \
          fontname=\"Helvetica\", fontsize=9];\n",
     );
-    line(
-        &mut out,
-        format_args!("  legend [shape=plain, style=\"\", label=<"),
-    );
+    out.push_str("  labelloc=t; labeljust=l; label=<\n");
     legend(&mut out, recorded, &rows, &scale);
-    out.push_str("  >];\n");
+    out.push_str("  >;\n");
     for (index, cluster) in clusters.iter().enumerate() {
         let title = escape(&cluster.title);
         line(
@@ -149,7 +146,7 @@ fn legend(out: &mut String, recorded: &Recorded<'_>, rows: &[Row<'_>], scale: &S
     let mut wide = |text: &str| {
         line(
             out,
-            format_args!("    <tr><td colspan=\"7\" align=\"left\">{text}</td></tr>"),
+            format_args!("    <tr><td colspan=\"5\" align=\"left\">{text}</td></tr>"),
         );
     };
     let title = format!("{} on {}", recorded.what(), recorded.device);
@@ -164,7 +161,10 @@ fn legend(out: &mut String, recorded: &Recorded<'_>, rows: &[Row<'_>], scale: &S
     };
     wide(&escape(&method(profile)));
     wide("colour: a drawn node's share of the step's time");
-    out.push_str("    <tr>");
+    out.push_str(
+        "    <tr><td colspan=\"5\" align=\"left\"><table align=\"left\" border=\"0\" \
+         cellspacing=\"0\" cellpadding=\"3\"><tr>",
+    );
     for step in 0..7 {
         let part = f64::from(step) / 6.0;
         let percent = 100.0 * part * scale.largest;
@@ -175,7 +175,7 @@ fn legend(out: &mut String, recorded: &Recorded<'_>, rows: &[Row<'_>], scale: &S
         )
         .expect("writing to a string");
     }
-    out.push_str("</tr>\n");
+    out.push_str("</tr></table></td></tr>\n");
     let roles = by_role(rows);
     let (named, rest) = roles.split_at(roles.len().min(LEGEND_ROLES));
     let most = named.first().map_or(0.0, |(_, sum)| sum.us);
@@ -210,15 +210,15 @@ fn legend_row(out: &mut String, name: &str, sum: &Sum, total_us: f64, most: f64)
         .gb_per_s()
         .map_or(String::new(), |r| format!("{r:.1} GB/s"));
     let bar = format!(
-        "<table border=\"0\" cellspacing=\"0\" cellpadding=\"0\"><tr><td bgcolor=\"#b73779\" \
+        "<table align=\"left\" border=\"0\" cellspacing=\"0\" cellpadding=\"0\"><tr><td bgcolor=\"#b73779\" \
          width=\"{points:.0}\" height=\"9\" fixedsize=\"true\"></td></tr></table>"
     );
     line(
         out,
         format_args!(
-            "    <tr><td colspan=\"2\" align=\"left\">{bar}</td><td align=\"right\">{:.1} %</td>\
+            "    <tr><td align=\"left\">{bar}</td><td align=\"right\">{:.1} %</td>\
              <td align=\"right\">{}</td><td align=\"right\">{rate}</td>\
-             <td colspan=\"2\" align=\"left\">{}</td></tr>",
+             <td align=\"left\">{}</td></tr>",
             100.0 * share,
             Time(sum.us),
             escape(name)
