@@ -5,7 +5,7 @@ use bumpalo::Bump;
 use criterion::{Criterion, criterion_group, criterion_main};
 use greta_infer::dtype::DType;
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
-use greta_infer::pass::{self, Options};
+use greta_infer::pass::{self, Gates, Options};
 use greta_infer::plan::{assign, check, lifetimes};
 use greta_infer::program::{Target, lower};
 use std::hint::black_box;
@@ -17,6 +17,8 @@ const EXTENT: Extent = Extent {
 };
 const OPTIONS: Options = Options {
     attention_split: 64,
+    gates: Gates::Any,
+    gated_quantizes: true,
 };
 
 /// Llama 3 of 8B and of 70B parameters.

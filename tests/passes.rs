@@ -12,7 +12,7 @@ mod webs;
 
 use bumpalo::Bump;
 use greta_infer::graph::{Graph, text};
-use greta_infer::pass::{Options, optimise};
+use greta_infer::pass::{Gates, Options, optimise};
 use interpreter::Interpreter;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,7 +32,16 @@ fn seed() -> u64 {
 /// Runs a sequence of steps through the graph and through what the passes make of it.
 fn check(rng: &mut Rng, graph: &Graph<'_>, rows: usize, context: usize, what: &str) -> Fired {
     let attention_split = 1 + rng.below(context) as u32;
-    let options = Options { attention_split };
+    let gpu = rng.below(2) == 0;
+    let options = Options {
+        attention_split,
+        gates: if gpu {
+            Gates::OneRowOneType
+        } else {
+            Gates::Any
+        },
+        gated_quantizes: !gpu,
+    };
     let (optimised, reports) = optimise(graph.clone(), options)
         .unwrap_or_else(|error| panic!("{what}: {error}\n{}", text(graph)));
     let (mut before, mut after) = (Interpreter::new(graph), Interpreter::new(&optimised));

@@ -5,12 +5,13 @@
 //! its own. In front of everything stands `step_fetch`, which copies the step's words from pinned
 //! host memory to the device, so that a recording holds kernels and nothing else.
 
+mod product;
+
 use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
-use super::launch::{Arg, Args, Form, KernelLaunch, size};
-use super::pack::row_layout;
+use super::launch::{Arg, Args, Form, KernelLaunch};
 use crate::dtype::DType;
-use crate::graph::{Activation, Element, Op, RopeStyle, Section, WeightId};
-use crate::program::{Launch, Program, Slot};
+use crate::graph::{Activation, Element, Op, RopeStyle, Section};
+use crate::program::{Launch, Program};
 use thiserror::Error;
 
 /// Why there are no kernels for a program.
@@ -71,9 +72,6 @@ struct Lower<'p> {
     launch: Option<usize>,
     out: Vec<KernelLaunch>,
 }
-
-/// Three weights at most share one `gemv3`.
-const MERGED: usize = 3;
 
 impl Lower<'_> {
     fn push(&mut self, kernel: String, geometry: Geometry, args: Vec<Arg>) {
@@ -300,106 +298,6 @@ impl Lower<'_> {
                 );
             }
         }
-    }
-
-    fn gemm(&mut self, launch: &Launch, residual: bool) {
-        let x = launch.inputs[0];
-        let products: Vec<(WeightId, Slot)> = launch
-            .weights
-            .iter()
-            .copied()
-            .zip(launch.outputs.iter().copied())
-            .collect();
-        if x.rows == 1 && !residual {
-            let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
-            let alike: Vec<Vec<(WeightId, Slot)>> = products
-                .chunk_by(|a, b| dtype(a) == dtype(b))
-                .flat_map(|run| run.chunks(MERGED))
-                .map(<[_]>::to_vec)
-                .collect();
-            for run in alike {
-                match run[..] {
-                    [(weight, y)] => self.product(x, weight, None, y),
-                    _ => self.gemv3(x, &run),
-                }
-            }
-            return;
-        }
-        let added = residual.then(|| launch.inputs[1]);
-        for (weight, y) in products {
-            self.product(x, weight, added, y);
-        }
-    }
-
-    /// One matrix: a `gemv` for one row, else a `gemm`.
-    fn product(&mut self, x: Slot, weight: WeightId, added: Option<Slot>, y: Slot) {
-        let (dtype, n, k) = self.matrix(weight);
-        let mut args = Args::new();
-        args.rows(x).matrix(weight, self.row_stride(weight));
-        match added {
-            Some(added) => args.rows(added),
-            None => args.null().u32(0),
-        };
-        args.rows(y).u32(n).u32(k);
-        if x.rows == 1 {
-            let geometry = geometry::gemv(dtype, n, k, self.wave);
-            self.push(typed("gemv", dtype), geometry, args.0);
-        } else {
-            args.u32(x.rows);
-            let geometry = geometry::gemm(n, x.rows);
-            self.push(typed("gemm", dtype), geometry, args.0);
-        }
-    }
-
-    /// Two or three matrices of one type over one row; a missing third has no rows.
-    fn gemv3(&mut self, x: Slot, products: &[(WeightId, Slot)]) {
-        let (dtype, _, k) = self.matrix(products[0].0);
-        let mut args = Args::new();
-        args.rows(x);
-        let mut sizes = [0; MERGED];
-        for index in 0..MERGED {
-            match products.get(index) {
-                Some(&(weight, y)) => {
-                    let n = self.matrix(weight).1;
-                    sizes[index] = n;
-                    args.weight(weight, Form::Matrix).value(y).u32(n);
-                }
-                None => {
-                    args.null().null().u32(0);
-                }
-            }
-        }
-        args.u32(self.row_stride(products[0].0)).u32(k);
-        let geometry = geometry::gemv3(dtype, sizes, k, self.wave);
-        self.push(typed("gemv3", dtype), geometry, args.0);
-    }
-
-    fn gated_gemv(&mut self, launch: &Launch, activation: Activation) {
-        let (x, y) = (launch.inputs[0], launch.outputs[0]);
-        let (gate, up) = (launch.weights[0], launch.weights[1]);
-        let (dtype, n, k) = self.matrix(gate);
-        let one = x.rows == 1 && self.matrix(up) == (dtype, n, k);
-        assert!(one, "the passes fuse gates of one row and one type only");
-        let mut args = Args::new();
-        args.rows(x)
-            .weight(gate, Form::Matrix)
-            .matrix(up, self.row_stride(gate))
-            .rows(y)
-            .u32(n)
-            .u32(k)
-            .u32(activation_code(activation));
-        let geometry = geometry::gated_gemv(dtype, n, k, self.wave);
-        self.push(typed("gated_gemv", dtype), geometry, args.0);
-    }
-
-    fn matrix(&self, id: WeightId) -> (DType, u32, u32) {
-        let slot = &self.program.weights[id.index()];
-        (slot.dtype, size(slot.rows), size(slot.cols))
-    }
-
-    fn row_stride(&self, id: WeightId) -> u32 {
-        let slot = &self.program.weights[id.index()];
-        size(row_layout(slot.dtype, slot.cols).stride)
     }
 }
 

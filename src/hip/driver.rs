@@ -90,7 +90,7 @@ impl Driver {
         let initialize = &driver.table.initialize;
         // SAFETY: a plain call; 0 is the one value that is defined for the flags.
         let status = unsafe { (initialize.function)(0) };
-        if status == sys::NO_DEVICE {
+        if [sys::NO_DEVICE, sys::INVALID_DEVICE].contains(&status) {
             return Err(driver.no_device());
         }
         driver.check(status, initialize.name, || "no flags".into())?;

@@ -13,6 +13,9 @@ use super::error::HipError;
 use super::module::Image;
 use super::sys::{Handle, Library, Names, SHAPES, SUCCESS, Shape, Status, Symbol, same, shape};
 
+/// Bytes of dynamic LDS a block may have without the function being told.
+const LDS_WITHOUT_ASKING: u32 = 48 << 10;
+
 /// The file names of the driver: the name every driver installs, and the link of the development package.
 pub const FILE_NAMES: &[&str] = &["libcuda.so.1", "libcuda.so"];
 
@@ -215,6 +218,11 @@ impl Dialect for Nvidia {
         bytes: u32,
         subject: &dyn Fn() -> String,
     ) -> Result<(), HipError> {
+        // The setting is the function's, not the launch's: asking for little would take away what a
+        // larger launch of the same function was promised.
+        if bytes <= LDS_WITHOUT_ASKING {
+            return Ok(());
+        }
         // More than the type holds is more than any device has, which the driver is left to say.
         let value = i32::try_from(bytes).unwrap_or(i32::MAX);
         // SAFETY: `function` is a live handle, by whoever holds the `Function`.

@@ -31,6 +31,8 @@ compile_error!(
 pub const SUCCESS: Status = 0;
 /// `hipErrorNoDevice`, `CUDA_ERROR_NO_DEVICE`.
 pub const NO_DEVICE: Status = 100;
+/// `hipErrorInvalidDevice`: what some HIP releases answer to `hipInit` where there is no device.
+pub const INVALID_DEVICE: Status = 101;
 /// `hipErrorNotReady`, `CUDA_ERROR_NOT_READY`.
 pub const NOT_READY: Status = 600;
 

@@ -44,10 +44,42 @@ fn stays(pass: Pass, rows: u32, make: Make, report: &str) {
     assert_eq!(after, before, "a pass that fires nowhere changes nothing");
 }
 
+fn any_gate(graph: Graph<'_>) -> (Graph<'_>, Report) {
+    gate::fuse_gates(graph, Gates::Any)
+}
+
+fn gate_of_one_row_and_type(graph: Graph<'_>) -> (Graph<'_>, Report) {
+    gate::fuse_gates(graph, Gates::OneRowOneType)
+}
+
+#[test]
+fn gates_that_a_gpu_leaves() {
+    let gated = |toy: &mut Toy<'_>| {
+        let x = toy.embed("x", 8);
+        let (gate, up) = (toy.gemm("gate", Q8_0, x, 8), toy.gemm("up", Q8_0, x, 8));
+        toy.gated_mul("f", gate, up)
+    };
+    let (_, after, report) = run(gate_of_one_row_and_type, 1, gated);
+    assert_eq!(report, "fuse_gates: fired 1");
+    assert!(after.contains("gated_gemm"), "{after}");
+    let report = "fuse_gates: fired 0; left 1: several rows";
+    stays(gate_of_one_row_and_type, 2, gated, report);
+    stays(
+        gate_of_one_row_and_type,
+        1,
+        |toy| {
+            let x = toy.embed("x", 8);
+            let (gate, up) = (toy.gemm("gate", Q8_0, x, 8), toy.gemm("up", Q4_0, x, 8));
+            toy.gated_mul("f", gate, up)
+        },
+        "fuse_gates: fired 0; left 1: gate and up have different types",
+    );
+}
+
 #[test]
 fn gate() {
     fires(
-        gate::fuse_gates,
+        any_gate,
         |toy| {
             let x = toy.embed("x", 8);
             let up = toy.gemm("up", Q8_0, x, 12);
@@ -66,7 +98,7 @@ fn gate() {
     );
     let left = |make, why: &str| {
         let report = format!("fuse_gates: fired 0; left 1: {why}");
-        stays(gate::fuse_gates, 1, make, &report);
+        stays(any_gate, 1, make, &report);
     };
     left(
         |toy| {

@@ -54,7 +54,7 @@ fn read_row(dtype: DType, row: &[u8], cols: usize) -> Vec<f32> {
     let d_at = high_at + pad(high_bytes * blocks);
     let m_at = d_at + pad(ds);
     let scales_at = m_at + if has_m { pad(ds) } else { 0 };
-    let sub_blocks = if sub > 0 { cols / sub } else { 0 };
+    let sub_blocks = cols.checked_div(sub).unwrap_or(0);
     let mins_at = scales_at + pad(sub_blocks);
     let end = mins_at + if has_m { pad(sub_blocks) } else { 0 };
     assert_eq!(row.len(), end, "{dtype} × {cols}");

@@ -2,9 +2,15 @@
 
 use super::*;
 
+const OPTIONS: Options = Options {
+    attention_split: 4,
+    gates: Gates::Any,
+    gated_quantizes: true,
+};
+
 #[test]
 fn quantize() {
-    let pass = quantize::quantize_activations;
+    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
     // In the producer, where it can; the float GEMM's activation stays as it is.
     fires(
         pass,
@@ -46,7 +52,7 @@ fn quantize() {
 /// A value that is read as f32 too is rounded beside itself, once for all who want it rounded.
 #[test]
 fn quantize_beside() {
-    let pass = quantize::quantize_activations;
+    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
     fires(
         pass,
         |toy| {
@@ -145,8 +151,8 @@ fn all_in_order() {
     let f = toy.gated_mul("f", gate, up);
     let o = toy.gemm("down", Q8_0, f, 8);
     let y = toy.add("y", x, o);
-    let options = Options { attention_split: 4 };
-    let (graph, reports) = optimise(toy.finish(y), options).expect("a correct graph");
+    let made = toy.finish(y);
+    let (graph, reports) = optimise(made.clone(), OPTIONS).expect("a correct graph");
     let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
     assert_eq!(names, ["embed", "rms_norm", "gated_gemm", "gemm"]);
     let fired = |r: &Report| (r.pass, r.fired);
@@ -166,6 +172,19 @@ fn all_in_order() {
         graph.node(NodeId::new(2)).op,
         Op::GatedGemm(Activation::Silu)
     );
+
+    let options = Options {
+        gated_quantizes: false,
+        ..OPTIONS
+    };
+    let (graph, reports) = optimise(made, options).expect("a correct graph");
+    let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(
+        names,
+        ["embed", "rms_norm", "gated_gemm", "quantize", "gemm"]
+    );
+    let left = "quantize_activations: fired 1; left 1: gated_gemm leaves it to a quantize node";
+    assert_eq!(reports[5].to_string(), left);
 }
 
 /// A graph that is none is refused before any pass looks at it.
@@ -173,6 +192,6 @@ fn all_in_order() {
 fn optimise_verifies_first() {
     let arena = Bump::new();
     let graph = Graph::new(&arena);
-    let error = optimise(graph, Options { attention_split: 4 }).err();
+    let error = optimise(graph, OPTIONS).err();
     assert_eq!(error, Some(VerifyError::NoResult));
 }
