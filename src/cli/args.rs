@@ -4,10 +4,14 @@
 //! [`super::config`] merges them over the file and the built-in values. That is what makes "flags win over the file"
 //! one rule in one place.
 
+mod measure;
+
 use std::path::PathBuf;
 
 use crate::runtime::DeviceChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use measure::{BenchArgs, GraphArgs, GraphFormat, Stage};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -217,99 +221,6 @@ pub struct PerplexityArgs {
     pub output: OutputArgs,
 }
 
-/// `graph`.
-#[derive(Debug, Args)]
-pub struct GraphArgs {
-    /// Which graph: as unrolled from the definition, after fusion, or with its memory plan.
-    #[arg(long, value_name = "STAGE", default_value = "planned")]
-    pub stage: Stage,
-    /// Output format.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub format: GraphFormat,
-    /// Rows that are computed at once: 1 is the decode step, more is a chunk of the prompt.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
-    pub rows: usize,
-    /// Draw the configuration's [model.shape] instead of a model file.
-    #[arg(long)]
-    pub random_weights: bool,
-    /// Element type of the weights with --random-weights.
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "Q4_0",
-        requires = "random_weights"
-    )]
-    pub weights_type: String,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub session: SessionArgs,
-    /// Print no progress.
-    #[arg(long)]
-    pub quiet: bool,
-}
-
-/// The stages of a graph that can be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Stage {
-    /// As unrolled from the definition.
-    Built,
-    /// After the fusion passes.
-    Fused,
-    /// With arena offsets, bytes and FLOPs.
-    Planned,
-}
-
-/// The forms in which a graph can be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GraphFormat {
-    /// Graphviz, with layers as clusters.
-    Dot,
-    /// One JSON object.
-    Json,
-    /// One line a node.
-    Text,
-}
-
-/// `bench`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Tokens in the prompt that is timed.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
-    pub prompt_tokens: usize,
-    /// Tokens that are decoded.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
-    pub tokens: usize,
-    /// Runs; speeds are of the best, latencies over all.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
-    pub repeat: usize,
-    /// Make up weights of the configuration's [model.shape] instead of reading a model file.
-    #[arg(long)]
-    pub random_weights: bool,
-    /// Element type of the weights with --random-weights.
-    #[arg(
-        long,
-        value_name = "TYPE",
-        default_value = "Q4_0",
-        requires = "random_weights"
-    )]
-    pub weights_type: String,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub sampling: SamplingArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub session: SessionArgs,
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub output: OutputArgs,
-}
-
 /// `info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
@@ -399,6 +310,16 @@ mod tests {
             true,
         );
         check("bench --weights-type Q8_0", false);
+        check("graph --stage recorded --profile --layers 2", true);
+        check("graph --profile --position 9 --repeat 3", true);
+        check("graph --position 9", true);
+        check("graph --stage planned --profile", true);
+        check("bench --compare replay,eager --plot a.svg --profile", true);
+        check("bench --compare eager,replay", true);
+        check("bench --compare replay", false);
+        check("bench --compare replay,replay", false);
+        check("bench --compare replay,eager --eager", false);
+        check("bench --plot a.svg", false);
         check("info m.gguf --tensors --ctx 128", true);
         check("devices --format json", true);
         check("", false);

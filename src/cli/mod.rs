@@ -14,8 +14,10 @@ mod interrupt;
 mod load;
 mod output;
 mod perplexity;
+mod profile;
 pub mod progress;
 pub mod source;
+mod svg;
 mod text;
 mod tokenize;
 

@@ -13,6 +13,8 @@ use super::{CpuError, Shared};
 use crate::program::{Launch, Program, Step};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A task and the most rows its operands have: past `last_row` there is only one.
 struct Recorded {
@@ -142,6 +144,45 @@ impl Recording {
         self.run_eagerly_over(step, 0..self.program.launches.len(), self.poison)?;
         self.eager_steps += 1;
         Ok(())
+    }
+
+    /// Tasks that a replay walks.
+    pub fn nodes(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// What each recorded task is, in order; the launch it came from has the same number.
+    pub fn task_names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.tasks.iter().map(|recorded| recorded.task.name())
+    }
+
+    /// Replays the step with a clock read after each task's barrier, which is when the last thread
+    /// has ended it. Such a step counts neither as a replay nor as an eager one.
+    ///
+    /// # Panics
+    /// As [`Recording::replay`].
+    pub fn time_launches(&mut self, step: Step<'_>) -> Vec<Duration> {
+        self.begin(step, self.poison);
+        let (tasks, rows) = (&self.tasks, step.tokens.len());
+        let nanoseconds: Vec<AtomicU64> = tasks.iter().map(|_| AtomicU64::new(0)).collect();
+        self.shared.team.run(&|worker| {
+            let scratch = self.scratch_of(&worker);
+            // The threads are woken one after the other; the first task does not pay for that.
+            worker.barrier();
+            let mut last = Instant::now();
+            for (recorded, time) in tasks.iter().zip(&nanoseconds) {
+                // SAFETY: as in `replay`.
+                unsafe { recorded.run(&worker, rows, scratch) };
+                worker.barrier();
+                if worker.index == 0 {
+                    let now = Instant::now();
+                    time.store((now - last).as_nanos() as u64, Ordering::Relaxed);
+                    last = now;
+                }
+            }
+        });
+        let times = nanoseconds.into_iter().map(AtomicU64::into_inner);
+        times.map(Duration::from_nanos).collect()
     }
 
     /// Runs some of the launches.

@@ -221,6 +221,29 @@ unsafe impl Send for Task {}
 unsafe impl Sync for Task {}
 
 impl Task {
+    /// What is done, as dumps write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Task::Embed { .. } => "embed",
+            Task::RopeTable { .. } => "rope_table",
+            Task::RmsNorm { .. } => "rms_norm",
+            Task::Gemm(_) => "gemm",
+            Task::Gated(_) => "gated_gemm",
+            Task::AddBias { .. } => "add_bias",
+            Task::Rope { .. } => "rope",
+            Task::KvAppend { .. } => "kv_append",
+            Task::RopeAppend { .. } => "rope_append",
+            Task::Attention { .. } => "attention",
+            Task::AttentionSplit { .. } => "attention_split",
+            Task::AttentionCombine { .. } => "attention_combine",
+            Task::GatedMul { .. } => "gated_mul",
+            Task::Add { .. } => "add",
+            Task::Scale { .. } => "scale",
+            Task::Quantize { .. } => "quantize",
+            Task::LastRow { .. } => "last_row",
+        }
+    }
+
     /// Bytes of kernel scratch a thread needs for this task.
     pub fn scratch_bytes(&self) -> usize {
         match self {

@@ -97,6 +97,12 @@ impl Recording {
         &self.launches
     }
 
+    /// Nodes of the graph, as the driver counted them; the kernels where there is no graph.
+    pub fn nodes(&self) -> usize {
+        let exec = self.exec.as_ref();
+        exec.map_or(self.launches.len(), GraphExec::node_count)
+    }
+
     /// Graph launches so far.
     pub fn replays(&self) -> u64 {
         self.replays

@@ -1,8 +1,11 @@
 //! What a device must be able to do for a session.
 
+use super::contents::{Contents, RecordedNode};
 use crate::cpu::{self, Cpu, CpuError};
 use crate::gpu::{self, Gpu, GpuError};
+use crate::hip::NodeKind;
 use crate::program::{Program, Step};
+use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -51,6 +54,21 @@ pub trait Recording: Send {
 
     /// Steps run eagerly so far.
     fn eager_steps(&self) -> u64;
+
+    /// Nodes that a replay runs, as the recording itself counts them.
+    fn nodes(&self) -> usize;
+
+    /// Everything the recording holds, asked of whoever recorded it.
+    fn contents(&mut self) -> Result<Contents, BackendError>;
+
+    /// The time of each of [`Recording::contents`]' nodes over one step that runs them in order.
+    fn time_nodes(&mut self, step: Step<'_>) -> Result<Vec<Duration>, BackendError>;
+
+    /// Has the device's driver draw what it recorded, as DOT, into a file; `false` where no driver
+    /// records.
+    fn write_driver_dot(&mut self, _path: &Path) -> Result<bool, BackendError> {
+        Ok(false)
+    }
 
     /// Why replaying runs eagerly, where the device's driver could not record.
     fn fallback(&self) -> Option<&str> {
@@ -112,6 +130,26 @@ impl Recording for cpu::Recording {
     fn eager_steps(&self) -> u64 {
         self.eager_steps()
     }
+
+    fn nodes(&self) -> usize {
+        self.nodes()
+    }
+
+    fn contents(&mut self) -> Result<Contents, BackendError> {
+        let node = |(launch, name): (usize, &str)| RecordedNode {
+            kind: "task".into(),
+            kernel: name.into(),
+            launch: Some(launch),
+        };
+        let nodes: Vec<RecordedNode> = self.task_names().enumerate().map(node).collect();
+        // A barrier between every two.
+        let edges = (1..nodes.len()).map(|to| (to - 1, to)).collect();
+        Ok(Contents { nodes, edges })
+    }
+
+    fn time_nodes(&mut self, step: Step<'_>) -> Result<Vec<Duration>, BackendError> {
+        Ok(self.time_launches(step))
+    }
 }
 
 impl Backend for Gpu {
@@ -167,5 +205,31 @@ impl Recording for gpu::Recording {
 
     fn launch_time(&self) -> Option<Duration> {
         Some(self.launch_time())
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes()
+    }
+
+    fn contents(&mut self) -> Result<Contents, BackendError> {
+        let captured = self.capture()?;
+        let node = |(index, kind): (usize, &NodeKind)| RecordedNode {
+            kind: format!("{kind:?}").to_lowercase(),
+            kernel: captured.kernels.get(index).cloned().unwrap_or_default(),
+            launch: captured.launches.get(index).copied().flatten(),
+        };
+        Ok(Contents {
+            nodes: captured.kinds.iter().enumerate().map(node).collect(),
+            edges: captured.edges,
+        })
+    }
+
+    fn time_nodes(&mut self, step: Step<'_>) -> Result<Vec<Duration>, BackendError> {
+        Ok(self.time_launches(step)?)
+    }
+
+    fn write_driver_dot(&mut self, path: &Path) -> Result<bool, BackendError> {
+        self.capture()?.write_dot(path)?;
+        Ok(true)
     }
 }

@@ -181,7 +181,7 @@ fn cost_text(cost: &Cost) -> String {
     format!("{bytes} · {flops}")
 }
 
-fn scaled(amount: u64, unit: &str) -> String {
+pub(super) fn scaled(amount: u64, unit: &str) -> String {
     let amount_f = amount as f64;
     match amount {
         0..1_000 => format!("{amount} {unit}"),

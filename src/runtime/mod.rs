@@ -7,12 +7,15 @@
 
 mod backend;
 mod compile;
+mod contents;
 mod device;
 mod dump;
+pub mod recorded;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
 pub use compile::{CompileError, Compiled, compile};
+pub use contents::{Contents, Profile, RecordedNode};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use dump::{Format, Stage, dump};
-pub use session::{Report, Session, SessionError, SessionOptions};
+pub use session::{Part, Report, Session, SessionError, SessionOptions};

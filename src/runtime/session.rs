@@ -2,12 +2,14 @@
 
 use super::backend::{Backend, BackendError, Recording};
 use super::compile::CompileError;
+use super::contents::{Contents, Profile, profile};
 use super::device::{DeviceChoice, Prepared, prepare};
 use crate::cpu::isa::Isa;
 use crate::hip::Search;
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
 use std::ops::ControlFlow;
+use std::path::Path;
 use thiserror::Error;
 
 /// Why a session could not be built or go on.
@@ -64,12 +66,23 @@ impl Default for SessionOptions {
     }
 }
 
+/// Which of a session's recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One token's step.
+    Decode,
+    /// A chunk of a prompt.
+    Prompt,
+}
+
 /// What a session has done and what it holds.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Report {
     pub device: String,
     pub threads: usize,
     pub launches_per_step: usize,
+    /// Nodes that the recording of the decode step holds, as it counts them.
+    pub nodes: usize,
     /// Decode steps replayed, as the recording counted them.
     pub replays: u64,
     /// Prompt chunks replayed.
@@ -139,6 +152,60 @@ impl Session {
     /// Forgets the sequence.
     pub fn reset(&mut self) {
         self.position = 0;
+    }
+
+    /// Forgets the tokens from `position` on; nothing where the sequence is no longer than that.
+    pub fn truncate(&mut self, position: u32) {
+        self.position = self.position.min(position);
+    }
+
+    /// Runs the steps from now on launch by launch, or replays them. The bits are the same.
+    pub fn set_eager(&mut self, eager: bool) {
+        self.options.eager = eager;
+    }
+
+    /// What one of the recordings holds.
+    pub fn contents(&mut self, part: Part) -> Result<Contents, SessionError> {
+        Ok(self.recording(part).contents()?)
+    }
+
+    /// Has the driver draw one of the recordings into a file; `false` where no driver records.
+    pub fn write_driver_dot(&mut self, part: Part, path: &Path) -> Result<bool, SessionError> {
+        Ok(self.recording(part).write_driver_dot(path)?)
+    }
+
+    /// The program of one of the recordings.
+    pub fn program(&self, part: Part) -> &Program {
+        match part {
+            Part::Decode => self.decode.program(),
+            Part::Prompt => self.prompt.program(),
+        }
+    }
+
+    /// Times every node of one of the recordings over steps that would append `tokens`, and the same
+    /// steps replayed, in turn. The sequence stays as long as it is.
+    ///
+    /// # Panics
+    /// When the recording has fewer rows than there are tokens.
+    pub fn profile(
+        &mut self,
+        part: Part,
+        tokens: &[u32],
+        repetitions: usize,
+    ) -> Result<Profile, SessionError> {
+        self.check(tokens)?;
+        let step = Step {
+            position: self.position,
+            tokens,
+        };
+        Ok(profile(self.recording(part), step, repetitions)?)
+    }
+
+    fn recording(&mut self, part: Part) -> &mut dyn Recording {
+        match part {
+            Part::Decode => &mut *self.decode,
+            Part::Prompt => &mut *self.prompt,
+        }
     }
 
     /// One decode step: appends `token` and returns the logits `[V]` after it.
@@ -215,7 +282,7 @@ impl Session {
 
     /// The program a decode step replays.
     pub fn decode_program(&self) -> &Program {
-        self.decode.program()
+        self.program(Part::Decode)
     }
 
     /// What has been done so far, by the recordings' own counters.
@@ -226,6 +293,7 @@ impl Session {
             device: self.backend.describe(),
             threads: self.backend.threads(),
             launches_per_step: programs[0].launches.len(),
+            nodes: self.decode.nodes(),
             replays: self.decode.replays(),
             prompt_replays: self.prompt.replays(),
             eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),

@@ -1,0 +1,140 @@
+//! `bench`: load time, prompt and decode speed, and how near they come to what memory allows.
+//!
+//! Prompt and decode are timed apart and each from an empty context, as llama.cpp's tool does, so that figures compare:
+//! `--prompt-tokens` tokens in chunks, and `--tokens` single steps. One run that is not counted comes first, so that every
+//! page has been touched; speeds are then the median of `--repeat` runs, latencies those of all. The first token is timed
+//! once, right after loading, for a prompt of five tokens.
+//!
+//! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
+//! time goes.
+
+mod compare;
+mod measure;
+mod plot;
+mod report;
+
+use std::time::Instant;
+
+use super::args::{BenchArgs, Format};
+use super::config::Config;
+use super::error::CliError;
+use super::load::{self, Loaded, Wanted};
+use super::progress::Progress;
+use super::{output, profile};
+use crate::model::Logits;
+use crate::runtime::{self, Part};
+use crate::sampler::Sampler;
+use crate::tokenizer::{Encode, Tokenizer};
+use measure::{first_token, made_up_tokens, run_once};
+use report::{Timings, summary, table};
+
+pub use measure::go_to;
+
+/// A prompt of five tokens for every tokenizer we know; any other has what it has.
+const FIRST_PROMPT: &str = "Once upon a time,";
+
+/// Steps of which `--profile` takes the median.
+const PROFILED_STEPS: usize = 20;
+
+pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
+    let mut config = Config::load(&args.model).map_err(CliError::input)?;
+    config
+        .apply_session(&args.session)
+        .map_err(CliError::input)?;
+    config.apply_sampling(&args.sampling);
+    config.sampling.validate().map_err(CliError::input)?;
+    let needed = args.prompt_tokens.max(args.tokens);
+    if let Some(context) = config.context.filter(|&context| context < needed) {
+        let text =
+            format!("a context of {context} does not hold the {needed} tokens that are timed");
+        return Err(CliError::Input(text));
+    }
+    let progress = Progress::new(args.output.quiet);
+    let wanted = Wanted {
+        context_at_least: needed,
+        logits: Logits::Last,
+        progress: &progress,
+    };
+    let (mut session, tokenizer, load_time) = if args.random_weights {
+        let (session, time) = load::load_random(&config, &args.weights_type, &wanted)?;
+        (session, None, time)
+    } else {
+        let Loaded {
+            session,
+            tokenizer,
+            load_time,
+        } = load::load(&config, &wanted)?;
+        (session, Some(tokenizer), load_time)
+    };
+    let mut sampler =
+        Sampler::new(config.sampling, session.vocabulary() as usize).map_err(CliError::input)?;
+
+    let first = first_prompt(tokenizer.as_ref(), session.vocabulary())?;
+    first_token(&mut session, &first, &mut sampler)?;
+    let first_token_time = process_start.elapsed();
+
+    let stream = session
+        .stream_bytes_per_second()
+        .map_err(CliError::runtime)?;
+    let bar = progress.steps("runs", args.repeat as u64);
+    let mut runs = Vec::new();
+    run_once(&mut session, &mut sampler, args)?;
+    for _ in 0..args.repeat {
+        runs.push(run_once(&mut session, &mut sampler, args)?);
+        bar.add(1);
+    }
+    drop(bar);
+    let model = match (&config.name, args.random_weights) {
+        (_, true) => format!("random {} weights", args.weights_type),
+        (Some(name), false) if args.model.model.is_none() => name.clone(),
+        _ => config.sources[0].origin.to_string(),
+    };
+    let timings = Timings {
+        load: load_time,
+        first_token: first_token_time,
+        stream,
+    };
+    let mut json = summary(&session, &runs, args, model, &timings)?;
+    if args.compare.is_some() {
+        let plotted = args.plot.is_some();
+        let compared = compare::compare(&mut session, args.tokens, args.repeat, stream, plotted)?;
+        if let Some(file) = &args.plot {
+            plot::write(file, &compared, &json.model, &json.device)?;
+        }
+        json.compare = Some(compared);
+    }
+    let measured = args.profile.then(|| {
+        let position = profile::position(args.position, 1, session.context())?;
+        profile::measure(&mut session, Part::Decode, position, PROFILED_STEPS, stream)
+    });
+    let measured = measured.transpose()?;
+    let recorded = measured
+        .as_ref()
+        .map(|m| m.recorded(&session, Part::Decode));
+    match args.output.format {
+        Format::Json => {
+            json.profile = recorded.as_ref().map(runtime::recorded::document);
+            output::json(&json)
+        }
+        Format::Text => {
+            let profile = recorded.as_ref().and_then(runtime::recorded::summary);
+            let profile = profile.map_or(String::new(), |text| format!("\n{text}"));
+            output::text(&(table(&json) + &profile))
+        }
+    }
+}
+
+fn first_prompt(tokenizer: Option<&Tokenizer>, vocabulary: u32) -> Result<Vec<u32>, CliError> {
+    let Some(tokenizer) = tokenizer else {
+        return Ok(made_up_tokens(5, vocabulary));
+    };
+    let options = Encode {
+        special: true,
+        bos: false,
+    };
+    let mut tokens = tokenizer
+        .encode(FIRST_PROMPT, options)
+        .map_err(CliError::input)?;
+    tokens.truncate(5);
+    Ok(tokens)
+}
