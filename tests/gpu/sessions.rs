@@ -1,7 +1,7 @@
 //! Whole sessions on a GPU.
 
 use super::model::open;
-use crate::search;
+use super::runner::search;
 use crate::support::compare::{assert_as_near, assert_same_bits};
 use crate::support::oracle::Rounding;
 use crate::support::toy::{Recipe, recipes};

@@ -63,7 +63,6 @@ macro_rules! args {
 
 impl Bench {
     pub fn new(found: &Found, code: &[u8]) -> Bench {
-        println!("on {}, {}", found.describe(), found.info.driver);
         let device = Device::open(&found.hip, found.info.index).expect("a device that opens");
         let stream = Stream::new(&device).expect("a stream");
         // SAFETY: an embedded code object, as the compiler wrote it.
