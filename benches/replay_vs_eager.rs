@@ -1,15 +1,11 @@
 //! One decode step of SmolLM2-135M's shape: the recording replayed against the same program run
-//! launch by launch, in bytes that the program says it moves. Both must give the same bits at every
-//! position before either is timed.
+//! launch by launch, in bytes that the program says it moves, on the CPU and on the best GPU if there
+//! is one. Both must give the same bits at every position before either is timed.
 
-use bumpalo::Bump;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use greta_infer::cpu::isa::Isa;
-use greta_infer::cpu::{Cpu, Setup};
 use greta_infer::dtype::DType;
-use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
-use greta_infer::program::{Step, Target};
-use greta_infer::runtime::compile;
+use greta_infer::model::{Hyperparameters, Model};
+use greta_infer::runtime::{DeviceChoice, Session, SessionOptions};
 
 /// Positions in the cache when a step is timed.
 const POSITION: u32 = 256;
@@ -34,58 +30,57 @@ fn smollm2() -> Hyperparameters {
     }
 }
 
-fn replay_vs_eager(criterion: &mut Criterion) {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    for dtype in [DType::Q4_1, DType::F16] {
-        let model = Model::random(smollm2(), None, dtype, 1).expect("a valid shape");
-        let arena = Bump::new();
-        let extent = Extent {
-            rows: 1,
-            context: 2 * POSITION,
-            logits: Logits::Last,
-        };
-        let program = compile(&model, &arena, extent, Target::Cpu).expect("a program");
-        let program = program.program;
-        let setup = Setup {
-            threads,
-            isa: Isa::detect(),
-            poison: false,
-        };
-        let fetch = |name: &str| model.tensor(name);
-        let cpu = Cpu::new(setup, &[&program], &fetch, &|_, _| ()).expect("memory");
-        let mut recording = cpu.record(program.clone()).expect("a recording");
+/// Logits of one token at `position`, both ways.
+fn bits(session: &mut Session, position: u32, eager: bool) -> Vec<u32> {
+    session.truncate(position);
+    session.set_eager(eager);
+    let logits = session.step(7).expect("a step");
+    logits.iter().map(|x| x.to_bits()).collect()
+}
 
-        let step = |position: u32, token: &'static [u32]| Step {
-            position,
-            tokens: token,
-        };
-        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        for position in 0..=POSITION {
-            recording.replay(step(position, &[7]));
-            if position % 32 == 0 {
-                let replayed = bits(recording.result(0));
-                assert!(replayed.iter().all(|&x| f32::from_bits(x).is_finite()));
-                // The step only rewrites the cache row it wrote before.
-                recording.run_eagerly(step(position, &[7])).expect("memory");
-                assert_eq!(
-                    bits(recording.result(0)),
-                    replayed,
-                    "{dtype} at position {position}"
-                );
+fn replay_vs_eager(criterion: &mut Criterion) {
+    for device in [DeviceChoice::Cpu, DeviceChoice::Hip(None)] {
+        for dtype in [DType::Q4_1, DType::F16] {
+            let model = Model::random(smollm2(), None, dtype, 1).expect("a valid shape");
+            let options = SessionOptions {
+                device,
+                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                context: 2 * POSITION,
+                ..SessionOptions::default()
+            };
+            match Session::build(&model, &options, &|_, _| ()) {
+                Ok(session) => compare(criterion, session, dtype),
+                Err(why) if device != DeviceChoice::Cpu => eprintln!("without a GPU: {why}"),
+                Err(why) => panic!("{why}"),
             }
         }
-
-        let mut group = criterion.benchmark_group(format!("step/{dtype}/{threads} threads"));
-        group.sample_size(20);
-        group.throughput(Throughput::Bytes(program.bytes_at(u64::from(POSITION) + 1)));
-        group.bench_function("replay", |bencher| {
-            bencher.iter(|| recording.replay(step(POSITION, &[7])));
-        });
-        group.bench_function("eager", |bencher| {
-            bencher.iter(|| recording.run_eagerly(step(POSITION, &[7])).expect("memory"));
-        });
-        group.finish();
     }
+}
+
+fn compare(criterion: &mut Criterion, mut session: Session, dtype: DType) {
+    let device = session.report().device;
+    for position in 0..=POSITION {
+        let replayed = bits(&mut session, position, false);
+        if position % 32 == 0 {
+            assert!(replayed.iter().all(|&x| f32::from_bits(x).is_finite()));
+            let eager = bits(&mut session, position, true);
+            assert_eq!(eager, replayed, "{device}, {dtype} at position {position}");
+        }
+    }
+    let mut group = criterion.benchmark_group(format!("step/{dtype}/{device}"));
+    group.sample_size(20);
+    let bytes = session.decode_program().bytes_at(u64::from(POSITION) + 1);
+    group.throughput(Throughput::Bytes(bytes));
+    for (name, eager) in [("replay", false), ("eager", true)] {
+        session.set_eager(eager);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                session.truncate(POSITION);
+                session.step(7).expect("a step");
+            });
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, replay_vs_eager);

@@ -12,7 +12,10 @@ const HEIGHT: f64 = 440.0;
 const AREA: [f64; 4] = [76.0, 76.0, 736.0, 380.0];
 
 /// A line's colour on light and on dark, and the attribute for dashes that tell it apart without colour.
-const INKS: [(&str, &str, &str); 2] = [("#0b62a4", "#6db6f2", ""), ("#b3480b", "#f2a36d", " stroke-dasharray=\"7 4\"")];
+const INKS: [(&str, &str, &str); 2] = [
+    ("#0b62a4", "#6db6f2", ""),
+    ("#b3480b", "#f2a36d", " stroke-dasharray=\"7 4\""),
+];
 
 /// Ticks an axis has at most.
 const TICKS: usize = 6;

@@ -84,6 +84,12 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         bar.add(1);
     }
     drop(bar);
+    // The most that was seen, since others' load can only lower it.
+    let stream = stream.max(
+        session
+            .stream_bytes_per_second()
+            .map_err(CliError::runtime)?,
+    );
     let model = match (&config.name, args.random_weights) {
         (_, true) => format!("random {} weights", args.weights_type),
         (Some(name), false) if args.model.model.is_none() => name.clone(),

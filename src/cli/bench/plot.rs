@@ -92,6 +92,10 @@ pub fn write(
             .map(|c| (f64::from(c.position), value(c)))
             .collect(),
     };
+    // A path says more than a title has room for.
+    let model = Path::new(model)
+        .file_name()
+        .map_or(model.into(), |name| name.to_string_lossy());
     let chart = Chart {
         title: format!("Time a token, {model}"),
         subtitle: format!(
