@@ -104,9 +104,11 @@ unsafe fn unit(
     } = segment.matrix;
     let first = unit * GEMM_UNIT_COLS;
     let cols = GEMM_UNIT_COLS.min(n - first);
-    for panel in 0..cols.div_ceil(LANES) {
-        let lanes = LANES.min(cols - panel * LANES);
-        // SAFETY: the panel is inside the matrix since its first row is; the rest is the caller's.
+    let at_once = segment.kernel.panels;
+    for panel in (0..cols.div_ceil(LANES)).step_by(at_once) {
+        let lanes = (at_once * LANES).min(cols - panel * LANES);
+        // SAFETY: the panels are inside the matrix since their first rows are, and follow one another; the rest is the
+        // caller's.
         unsafe {
             let w = base.add((unit * PANELS + panel) * panel_bytes);
             let tile = tile.add(panel * rows * LANES);

@@ -1,11 +1,12 @@
 //! Matrix kernels over float weights (F32, F16, BF16) exactly as the file holds them: row-major, unaligned, zero copy.
 //!
-//! y [R, N] = x [R, K] · Wᵀ, W [N, K], one [panel](super::panel) of 16 weight rows a call, activations f32.
+//! y [R, N] = x [R, K] · Wᵀ, W [N, K], one or two [panels](super::panel) of 16 weight rows a call, activations f32.
 //!
 //! - One row, or few, is bound by memory: dot products of the panel's rows, one after the other, so that memory is
 //!   read in order, and prefetched.
-//! - More rows are bound by arithmetic: the panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
-//!   each weight is converted once a call, and multiplied by a tile of registers.
+//! - More rows are bound by arithmetic: each panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
+//!   each weight is converted once a call, and both are multiplied by a tile of registers together, sharing its loads of
+//!   activations.
 
 mod gemv;
 mod panels;
@@ -36,8 +37,8 @@ entry! {
 /// Rows whose distance is a multiple of 4 KiB compete for the same sets of the first-level cache: at K = 4096 and 128 rows,
 /// 64 bytes of padding between rows raise 46 GMAC/s to 61.
 ///
-/// Activation rows are `k` f32, `x_stride` bytes apart (a multiple of 4). A panel is `lanes` file rows, contiguous.
-/// Lanes past `lanes` receive 0 or a copy of another lane's sum. The sums of one row depend on
+/// Activation rows are `k` f32, `x_stride` bytes apart (a multiple of 4). The panels of a call are `lanes` file rows,
+/// contiguous. Lanes past `lanes` receive 0 or a copy of another lane's sum. The sums of one row depend on
 /// `rows` only in whether there are few of them.
 pub fn float_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option<PanelKernel> {
     let func: PanelFn = match dtype {
@@ -48,6 +49,7 @@ pub fn float_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option
     };
     Some(PanelKernel {
         func,
+        panels: panels::PANELS,
         scratch_bytes: if rows_max > gemv::FEW {
             panels::scratch_bytes(k)
         } else {

@@ -35,7 +35,8 @@ fn check(isa: Isa, dtype: DType, k: usize, rows: usize, lanes: usize, random: &m
     let stride = k + 5;
     let x = random.normal(rows * stride);
     let kernel = float_kernel(isa, dtype, k, rows).expect("a float type");
-    let mut tile = vec![f32::NAN; (rows + 1) * LANES];
+    let sums = lanes.div_ceil(LANES) * rows * LANES;
+    let mut tile = vec![f32::NAN; sums + LANES];
     let mut scratch = vec![f32::NAN; kernel.scratch_bytes / 4 + LANES];
     // SAFETY: the buffers have the sizes the contract asks for; the tile and the scratch need alignment only for speed
     // here, and `isa` is available.
@@ -52,7 +53,7 @@ fn check(isa: Isa, dtype: DType, k: usize, rows: usize, lanes: usize, random: &m
         );
     }
     assert!(
-        tile[rows * LANES..].iter().all(|t| t.is_nan()),
+        tile[sums..].iter().all(|t| t.is_nan()),
         "{what}: wrote past the tile"
     );
     let past = &scratch[kernel.scratch_bytes / 4..];
@@ -61,8 +62,8 @@ fn check(isa: Isa, dtype: DType, k: usize, rows: usize, lanes: usize, random: &m
         "{what}: wrote past the scratch"
     );
     for r in 0..rows {
-        for j in 0..LANES {
-            let found = f64::from(tile[r * LANES + j]);
+        for j in 0..lanes.next_multiple_of(LANES) {
+            let found = f64::from(tile[(j / LANES * rows + r) * LANES + j % LANES]);
             assert!(found.is_finite(), "{what} [{r}, {j}]");
             if j < lanes {
                 let products = (0..k).map(|i| f64::from(x[r * stride + i]) * w[j * k + i]);
@@ -82,13 +83,56 @@ fn agree_with_sums_in_f64() {
     let mut random = Random::from_clock();
     for isa in Isa::available() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            for k in [1, 7, 16, 17, 64, 255, 257, 576] {
+            for k in [1, 7, 16, 17, 64, 255, 385, 800] {
                 // Few rows, and each height of the register tile.
                 for rows in [1, 7, 20, 47] {
-                    for lanes in [1, 9, 16] {
+                    for lanes in [1, 9, 16, 17, 32] {
                         check(isa, dtype, k, rows, lanes, &mut random);
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_do_not_depend_on_the_panels_of_a_call() {
+    let mut random = Random::from_clock();
+    for isa in Isa::available() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for (k, rows, lanes) in [(33, 5, 32), (401, 59, 32), (770, 23, 21)] {
+                let (bytes, _) = encode(dtype, &random.normal(lanes * k));
+                let x = random.normal(rows * k);
+                let kernel = float_kernel(isa, dtype, k, rows).expect("a float type");
+                let mut scratch = vec![0.0f32; kernel.scratch_bytes / 4];
+                let mut run = |first: usize, lanes: usize, tile: &mut [f32]| {
+                    // SAFETY: rows `first..first + lanes` are inside `bytes`, and the tile and the scratch are as long
+                    // as the contract asks; alignment matters only for speed here, and `isa` is available.
+                    unsafe {
+                        (kernel.func)(
+                            bytes.as_ptr().add(1 + first * k * dtype.block_bytes()),
+                            lanes,
+                            k,
+                            x.as_ptr().cast(),
+                            k * 4,
+                            rows,
+                            tile.as_mut_ptr(),
+                            scratch.as_mut_ptr().cast(),
+                        );
+                    }
+                };
+                let mut pair = vec![f32::NAN; 2 * rows * LANES];
+                let mut single = pair.clone();
+                run(0, lanes, &mut pair);
+                let (left, right) = single.split_at_mut(rows * LANES);
+                run(0, LANES, left);
+                run(LANES, lanes - LANES, right);
+                let bits = |tile: &[f32]| tile.iter().map(|t| t.to_bits()).collect::<Vec<_>>();
+                assert_eq!(
+                    bits(&pair),
+                    bits(&single),
+                    "{isa} {dtype} k={k} rows={rows} lanes={lanes}"
+                );
             }
         }
     }

@@ -111,6 +111,7 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
     };
     k.is_multiple_of(F::COLS).then_some(PanelKernel {
         func,
+        panels: 1,
         scratch_bytes,
         name,
     })
