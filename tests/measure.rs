@@ -40,7 +40,12 @@ fn positive(json: &Value, keys: &[&str]) {
 #[test]
 fn replay_and_eager_are_compared_over_the_same_bits() {
     let bench = Bench::new();
-    let json = bench.with_model(&COMPARE).expect(0, &[]).json();
+    let args = [
+        &COMPARE[..],
+        &["--plot", "plot.svg", "--profile", "--position", "20"],
+    ]
+    .concat();
+    let json = bench.with_model(&args).expect(0, &[]).json();
     let compare = &json["compare"];
     positive(compare, &["ratio", "stream_gb_per_s"]);
     let (replay, eager) = (&compare["replay"], &compare["eager"]);
@@ -68,22 +73,22 @@ fn replay_and_eager_are_compared_over_the_same_bits() {
     assert_eq!(replay["nodes"], json["launches_per_step"]);
     assert_eq!(replay["launch_calls_per_step"], 1);
     assert_eq!(eager["launch_calls_per_step"], json["launches_per_step"]);
-    assert!(compare.get("contexts").is_none(), "{compare}");
+    assert_profiled(&json["profile"]);
+    assert_plotted(&bench, compare);
 
     let wrong = |args: &[&str], parts: &[&str]| {
         bench.with_model(args).expect(2, parts);
     };
     wrong(&["bench", "--compare", "replay"], &["replay,eager"]);
     wrong(&["bench", "--plot", "a.svg"], &["--compare"]);
+    wrong(&["bench", "--position", "9"], &["--profile"]);
     wrong(&[&COMPARE[..], &["--eager"]].concat(), &["--eager"]);
+    let nowhere = [&COMPARE[..], &["--plot", "none/plot.svg"]].concat();
+    bench.with_model(&nowhere).expect(3, &["none/plot.svg"]);
 }
 
-#[test]
-fn the_plot_is_a_document_with_both_lines() {
-    let bench = Bench::new();
-    let args = [&COMPARE[..], &["--plot", "plot.svg"]].concat();
-    let json = bench.with_model(&args).expect(0, &[]).json();
-    let contexts = list(&json["compare"], "contexts");
+fn assert_plotted(bench: &Bench, compare: &Value) {
+    let contexts = list(compare, "contexts");
     let positions: Vec<u64> = contexts
         .iter()
         .filter_map(|c| c["position"].as_u64())
@@ -104,9 +109,24 @@ fn the_plot_is_a_document_with_both_lines() {
         assert!(svg.contains(part), "no {part} in {svg}");
     }
     assert_eq!(svg.matches("<circle").count(), 2 * positions.len());
+}
 
-    let nowhere = [&COMPARE[..], &["--plot", "none/plot.svg"]].concat();
-    bench.with_model(&nowhere).expect(1, &["none/plot.svg"]);
+fn assert_profiled(json: &Value) {
+    let total = json["profile"]["total_us"].as_f64().expect("a total");
+    let us = list(json, "nodes").iter().filter_map(|n| n["us"].as_f64());
+    assert!(
+        total > 0.0 && (us.sum::<f64>() - total).abs() < 1e-6 * total,
+        "{json}"
+    );
+    let shares = list(json, "roles")
+        .iter()
+        .filter_map(|r| r["share_percent"].as_f64());
+    assert!((shares.sum::<f64>() - 100.0).abs() < 1e-6, "{json}");
+    assert_eq!(json["position"], 20);
+    positive(
+        &json["profile"],
+        &["replay_us", "gb_per_s", "stream_gb_per_s"],
+    );
 }
 
 /// Asserts that every element that is opened is closed, attributes are quoted, and text is escaped.
@@ -181,41 +201,13 @@ fn the_recorded_stage_lists_a_node_for_every_launch() {
 fn a_profile_times_every_node() {
     let bench = Bench::new();
     let graph = |more: &[&str]| {
-        let args = [
-            "graph",
-            "--profile",
-            "--position",
-            "20",
-            "--repeat",
-            "3",
-            "--ctx",
-            "64",
-        ];
+        let args = ["graph", "--position", "20", "--repeat", "3", "--ctx", "64"];
         let ran = bench.with_model(&[&args[..], more].concat());
         ran.expect(0, &[]).stdout.clone()
     };
-    let check = |json: &Value| {
-        let total = json["profile"]["total_us"].as_f64().expect("a total");
-        let us = list(json, "nodes").iter().filter_map(|n| n["us"].as_f64());
-        assert!(
-            total > 0.0 && (us.sum::<f64>() - total).abs() < 1e-6 * total,
-            "{json}"
-        );
-        let shares = list(json, "roles")
-            .iter()
-            .filter_map(|r| r["share_percent"].as_f64());
-        assert!((shares.sum::<f64>() - 100.0).abs() < 1e-6, "{json}");
-        assert_eq!(json["position"], 20);
-        positive(
-            &json["profile"],
-            &["replay_us", "gb_per_s", "stream_gb_per_s"],
-        );
-    };
-    check(&serde_json::from_str(&graph(&["--format", "json"])).expect("JSON"));
-    let args = [&COMPARE[..], &["--profile", "--position", "20"]].concat();
-    check(&bench.with_model(&args).expect(0, &[]).json()["profile"]);
-
-    let text = graph(&[]);
+    let json = graph(&["--profile", "--format", "json"]);
+    assert_profiled(&serde_json::from_str(&json).expect("JSON"));
+    let text = graph(&["--profile"]);
     assert!(
         text.contains("position 20") && text.contains("GB/s"),
         "{text}"

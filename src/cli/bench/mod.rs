@@ -49,6 +49,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             format!("a context of {context} does not hold the {needed} tokens that are timed");
         return Err(CliError::Input(text));
     }
+    if let Some(file) = &args.plot {
+        plot::check(file)?;
+    }
     let progress = Progress::new(args.output.quiet);
     let wanted = Wanted {
         context_at_least: needed,

@@ -1,6 +1,7 @@
 //! `bench --compare … --plot FILE`: time a token against the context, both ways.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,6 +110,14 @@ pub fn write(
             line("eager", &|c| c.eager_ms_p50),
         ],
     };
-    fs::write(file, svg(&chart))
-        .map_err(|error| CliError::Runtime(format!("{}: cannot write: {error}", file.display())))
+    fs::write(file, svg(&chart)).map_err(|error| unwritable(file, &error))
+}
+
+/// Fails now if the plot could not be written later, when everything has been measured.
+pub fn check(file: &Path) -> Result<(), CliError> {
+    fs::write(file, "").map_err(|error| unwritable(file, &error))
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> CliError {
+    CliError::Input(format!("{}: cannot write: {error}", file.display()))
 }
