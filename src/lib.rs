@@ -17,7 +17,7 @@
 //! | passes | Graph → Graph, each reporting how often it fired and why not | [`pass`] |
 //! | [`Plan`](plan::Plan) | an arena offset for every temporary, proved | [`plan`] |
 //! | [`Program`](program::Program) | launches with resolved operands and their costs | [`program`] |
-//! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`runtime`] |
+//! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`gpu`], [`runtime`] |
 //!
 //! A [`Step`](program::Step) (tokens and a position) is the only thing that differs between two
 //! replays; everything else is frozen when the program is recorded. Prompts use the same pipeline
@@ -26,8 +26,8 @@
 //! # Who may import whom
 //!
 //! `dtype`, `hip` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
-//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `runtime` joins them;
-//! `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
+//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `gpu` ← `program`,
+//! `loader`, `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
 //!
 //! # What never happens
 //!
@@ -40,8 +40,10 @@
 //! 5. Weights, types or prompts that are not supported never run anyway: the error names the file,
 //!    the tensor, both sides of the mismatch, and what is supported.
 //! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files.
-//! 7. `unsafe` stands only in `cpu`, in `hip` and in `loader`'s memory map, and each block argues
-//!    its case.
+//! 7. `unsafe` stands only in `cpu`, in `hip`, where `gpu` launches kernels and copies through pinned
+//!    memory, and in `loader`'s memory map; each block argues its case.
+//! 8. A driver is loaded only when a device is chosen that needs it, and a GPU is asked for what it
+//!    recorded before the recording is believed.
 //!
 //! # Adding a backend
 //!

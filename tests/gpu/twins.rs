@@ -191,6 +191,11 @@ pub fn captured(found: &Found) {
         let chain: Vec<(usize, usize)> = (1..n).map(|i| (i - 1, i)).collect();
         assert_eq!(edges, chain);
         assert_eq!(captured.kernels.len(), n);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("graph.dot");
+        captured.write_dot(&file).unwrap_or_else(|e| panic!("{e}"));
+        let dot = std::fs::read_to_string(&file).expect("the driver wrote the file");
+        assert!(dot.contains("digraph"), "{dot}");
 
         let tokens = vec![1; rows as usize];
         let step = Step {
