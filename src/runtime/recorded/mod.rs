@@ -1,7 +1,7 @@
 //! A recording set beside its program: what was recorded, what it moves, where its time goes.
 //!
-//! Three forms of the same [`Row`]s. Text and JSON list every node; DOT draws the first few layers
-//! and folds those that run the same kernels into one cluster whose nodes are sums ([`fold`]), since
+//! Three forms of the same `Row`s. Text and JSON list every node; DOT draws the first few layers
+//! and folds those that run the same kernels into one cluster whose nodes are sums (`fold`), since
 //! thirty equal columns show nobody where a token's time goes.
 
 mod dot;
