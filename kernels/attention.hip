@@ -179,36 +179,155 @@ DEVICE u32 first_seen(u32 position, u32 window) {
 
 // ---- One row: a block a K/V head (block_y) and a split of the capacity (block_x) ----
 
-// Heads `head` … of the group, up to N of them; those past the group repeat its last and store nothing.
-template <u32 N>
-DEVICE void split_heads(const f32* q, const f16* k, const f16* v, f32* partials, u32 head, u32 heads, u32 from, u32 to,
+// What the threads of attention_split pass each other, for CHUNK positions of up to QUERIES queries.
+CONSTANT u32 CHUNK = 64;
+struct Exchange {
+    f32 scores[QUERIES][CHUNK];  // then the weights
+    f32 shrink[QUERIES];
+    f32 sums[QUERIES][WAVES_ATTENTION][MAX_HEAD];
+};
+
+// Heads `head` … of the group, up to N of them; those past the group repeat its last and store nothing. LANES lanes
+// have a position's columns, eight each, and every K and V row of a chunk is loaded before any is used.
+template <u32 N, u32 LANES>
+DEVICE void split_heads(Exchange& exchange, const f32* q, const f16* k, const f16* v, f32* partials, u32 head, u32 heads, u32 from, u32 to,
                         u32 D, f32 scale, u32 splits, u32 split_index) {
-    Work<N> work;
+    constexpr u32 GROUPS = THREADS_ATTENTION / LANES, TURNS = CHUNK / GROUPS;
+    static_assert(GROUPS * TURNS == CHUNK && N <= WAVES_ATTENTION, "a thread has whole positions, a query a wave");
+    u32 thread = thread_x(), wave = thread / WAVE, lane = thread % WAVE;
+    u32 column = thread % LANES * 8, group = thread / LANES;
+    bool live = column < D;
+    // Idle lanes load column 0 and multiply it by 0 in q; what they sum of V is not stored.
+    u32 from_column = live ? column : 0;
+    f32x4 queries[N][2];
+    f32 sums[N][8];
+    // The wave's own query, when it has one: the same in all its lanes.
+    f32 peak = LEAST, total = 0.0f;
+    for (u32 base = from; base < to; base += CHUNK) {
+        f16x8 keys[TURNS], values[TURNS];
 #pragma unroll
-    for (u32 n = 0; n < N; n++) {
-        work.q[n] = q + (u64)minimum(head + n, heads - 1) * D;
-        work.from[n] = from;
-        work.to[n] = to;
-    }
-    work.k = k, work.v = v, work.first = from, work.end = to, work.D = D, work.scale = scale;
-    Running running[N];
-    walk(work, running);
+        for (u32 t = 0; t < TURNS; t++) {
+            // Past the end, the last position again: finite, and weighted by 0.
+            u32 at = minimum(base + t * GROUPS + group, to - 1) * D + from_column;
+            keys[t] = halves_at(k + at);
+            values[t] = halves_at(v + at);
+        }
+        if (base == from) {
 #pragma unroll
-    for (u32 n = 0; n < N; n++) {
-        f32 peak, total;
-        f32 sum = merge_waves(running[n], D, peak, total);
-        if (head + n >= heads)
-            continue;
-        u32 padded = pad_head(D), thread = thread_x();
-        f32* out = partials + ((u64)(head + n) * splits + split_index) * (padded + 16);
-        // Padding gets zeros: thread t < D has column t, and a split has no more than 256 columns.
-        if (thread < padded)
-            out[thread] = thread < D ? sum : 0.0f;
-        if (thread == 0) {
-            out[padded] = peak;
-            out[padded + 1] = total;
+            for (u32 n = 0; n < N; n++) {
+                const f32x4* at = (const f32x4*)(q + minimum(head + n, heads - 1) * D + from_column);
+                f32 factor = live ? scale : 0.0f;
+                queries[n][0] = at[0] * factor;
+                queries[n][1] = at[1] * factor;
+            }
+        } else {
+            // The weights of the chunk before have been read by all.
+            barrier();
+        }
+#pragma unroll
+        for (u32 n = 0; n < N; n++)
+#pragma unroll
+            for (u32 t = 0; t < TURNS; t++) {
+                f32 sum = 0.0f;
+#pragma unroll
+                for (u32 i = 0; i < 8; i++)
+                    sum = __builtin_fmaf(queries[n][i / 4][i % 4], (f32)keys[t][i], sum);
+                sum = group_sum(sum, LANES);
+                u32 at = t * GROUPS + group;
+                if (column == 0)
+                    exchange.scores[n][at] = base + at < to ? sum : -__builtin_inff();
+            }
+        // The scores are complete.
+        barrier();
+        if (wave < N) {
+            f32 scores[CHUNK / WAVE], greatest = peak, weights = 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < CHUNK / WAVE; i++) {
+                scores[i] = exchange.scores[wave][i * WAVE + lane];
+                greatest = scores[i] > greatest ? scores[i] : greatest;
+            }
+#pragma unroll
+            for (u32 mask = 1; mask < WAVE; mask <<= 1) {
+                f32 other = shuffle_xor(greatest, mask);
+                greatest = other > greatest ? other : greatest;
+            }
+#pragma unroll
+            for (u32 i = 0; i < CHUNK / WAVE; i++) {
+                f32 weight = exponential(scores[i] - greatest);
+                exchange.scores[wave][i * WAVE + lane] = weight;
+                weights += weight;
+            }
+            f32 shrink = exponential(peak - greatest);
+            if (lane == 0)
+                exchange.shrink[wave] = shrink;
+            total = total * shrink + group_sum(weights, WAVE);
+            peak = greatest;
+        }
+        // The weights are complete.
+        barrier();
+#pragma unroll
+        for (u32 n = 0; n < N; n++) {
+            f32 shrink = base == from ? 0.0f : exchange.shrink[n];
+#pragma unroll
+            for (u32 i = 0; i < 8; i++)
+                sums[n][i] = base == from ? 0.0f : sums[n][i] * shrink;
+#pragma unroll
+            for (u32 t = 0; t < TURNS; t++) {
+                f32 weight = exchange.scores[n][t * GROUPS + group];
+#pragma unroll
+                for (u32 i = 0; i < 8; i++)
+                    sums[n][i] = __builtin_fmaf(weight, (f32)values[t][i], sums[n][i]);
+            }
         }
     }
+#pragma unroll
+    for (u32 n = 0; n < N; n++) {
+#pragma unroll
+        for (u32 mask = LANES; mask < WAVE; mask <<= 1)
+#pragma unroll
+            for (u32 i = 0; i < 8; i++)
+                sums[n][i] += shuffle_xor(sums[n][i], mask);
+        if (lane < LANES && live) {
+            f32x4* at = (f32x4*)&exchange.sums[n][wave][column];
+            at[0] = f32x4{sums[n][0], sums[n][1], sums[n][2], sums[n][3]};
+            at[1] = f32x4{sums[n][4], sums[n][5], sums[n][6], sums[n][7]};
+        }
+    }
+    u32 padded = pad_head(D), stride = padded + 16;
+    partials += ((u64)head * splits + split_index) * stride;
+    if (wave < N && lane == 0 && head + wave < heads) {
+        f32* out = partials + (u64)wave * splits * stride + padded;
+        out[0] = peak;
+        out[1] = total;
+    }
+    // Every wave's sums are in LDS.
+    barrier();
+    u32 count = minimum(N, heads - head) * padded;
+    for (u32 i = thread; i < count; i += THREADS_ATTENTION) {
+        u32 n = i / padded, c = i % padded;
+        f32 sum = 0.0f;
+#pragma unroll
+        for (u32 w = 0; w < WAVES_ATTENTION; w++)
+            sum += exchange.sums[n][w][minimum(c, D - 1)];
+        partials[(u64)n * splits * stride + c] = c < D ? sum : 0.0f;
+    }
+}
+
+// All heads of a group, up to QUERIES at a time.
+template <u32 LANES>
+DEVICE void split_group(Exchange& exchange, const f32* q, const f16* k, const f16* v, f32* partials, u32 heads, u32 from, u32 to, u32 D,
+                        f32 scale, u32 splits) {
+    if (heads == 1)
+        split_heads<1, LANES>(exchange, q, k, v, partials, 0, heads, from, to, D, scale, splits, block_x());
+    else if (heads == 3)
+        split_heads<3, LANES>(exchange, q, k, v, partials, 0, heads, from, to, D, scale, splits, block_x());
+    else
+        for (u32 head = 0; head < heads; head += QUERIES) {
+            // What the heads before left in LDS has been read by all.
+            if (head > 0)
+                barrier();
+            split_heads<QUERIES, LANES>(exchange, q, k, v, partials, head, heads, from, to, D, scale, splits, block_x());
+        }
 }
 
 // partials [H][splits][pad16(D) sums | maximum | sum of weights | padding to + 16] of q [H, D], over the positions of
@@ -226,11 +345,14 @@ GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_split(const Step* step,
     const f16 *k = kc + (u64)g * S * D, *v = vc + (u64)g * S * D;
     q += (u64)g * group * D;
     partials += (u64)g * group * splits * (pad_head(D) + 16);
-    if (group == 1)
-        split_heads<1>(q, k, v, partials, 0, group, from, to, D, scale, splits, block_x());
+    SHARED static Exchange exchange;
+    // At least 8 lanes to a position, so that a chunk has as many as the other sizes'.
+    if (D <= 64)
+        split_group<8>(exchange, q, k, v, partials, group, from, to, D, scale, splits);
+    else if (D <= 128)
+        split_group<16>(exchange, q, k, v, partials, group, from, to, D, scale, splits);
     else
-        for (u32 head = 0; head < group; head += QUERIES)
-            split_heads<QUERIES>(q, k, v, partials, head, group, from, to, D, scale, splits, block_x());
+        split_group<32>(exchange, q, k, v, partials, group, from, to, D, scale, splits);
 }
 
 // ---- Merging the splits: 8 lanes with 4 columns each, and 32 slices of the splits ----

@@ -11,7 +11,7 @@
 
 // Rows a group serves, blocks of each a lane has in flight, and loads of a float row.
 CONSTANT u32 ROWS = 2;
-CONSTANT u32 BLOCKS_AHEAD = 2;
+CONSTANT u32 BLOCKS_AHEAD = 4;
 CONSTANT u32 LOADS_AHEAD = 4;
 // Activation blocks in LDS at a time: geometry.rs's STAGED_BLOCKS.
 CONSTANT u32 STAGED = 512;
@@ -20,15 +20,26 @@ CONSTANT u32 THREADS = 256;
 // min(K / 32, STAGED) blocks of activations, as the launch says.
 extern SHARED __attribute__((aligned(16))) u32x4 staged[];
 
-// Loads blocks b, b + lanes, …, the last block repeated past the end: what is loaded twice comes from a cache.
+// The block of each row, the last block in place of those past the end: what is loaded twice comes from a cache.
 template <class W>
-DEVICE void load_ahead(typename W::Fragment (&f)[ROWS][BLOCKS_AHEAD], const u8* const (&w)[ROWS], const Planes& p, u32 b,
-                       u32 lanes, u32 end) {
+DEVICE void load_block(typename W::Fragment (&f)[ROWS], const u8* const (&w)[ROWS], const Planes& p, u32 b, u32 end) {
 #pragma unroll
-    for (u32 u = 0; u < BLOCKS_AHEAD; u++)
+    for (u32 r = 0; r < ROWS; r++)
+        f[r] = W::load(w[r], p, minimum(b, end - 1));
+}
+
+// Copies `count` pieces of x to LDS, four loads in flight.
+DEVICE void stage(const u32x4* x, u32 count, u32 thread, u32 threads) {
+    for (u32 i = thread; i < count; i += 4 * threads) {
+        u32x4 pieces[4];
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++)
-            f[r][u] = W::load(w[r], p, minimum(b + u * lanes, end - 1));
+        for (u32 j = 0; j < 4; j++)
+            pieces[j] = x[minimum(i + j * threads, count - 1)];
+#pragma unroll
+        for (u32 j = 0; j < 4; j++)
+            if (i + j * threads < count)
+                staged[i + j * threads] = pieces[j];
+    }
 }
 
 // sums [ROWS] = w [ROWS][K] · x [K/32] blocks, over all lanes of the group.
@@ -40,34 +51,34 @@ template <class W> DEVICE void dot_rows(const u8* const (&w)[ROWS], const void* 
         sums[r] = 0.0f;
     for (u32 first = 0; first < blocks; first += STAGED) {
         u32 end = minimum(first + STAGED, blocks);
-        typename W::Fragment now[ROWS][BLOCKS_AHEAD];
-        load_ahead<W>(now, w, p, first + lane, lanes, end);
+        typename W::Fragment f[BLOCKS_AHEAD][ROWS];
+        // The conditions on whole turns are the same in all threads.
+#pragma unroll
+        for (u32 u = 0; u < BLOCKS_AHEAD; u++)
+            if (first + u * lanes < end)
+                load_block<W>(f[u], w, p, first + u * lanes + lane, end);
         // Every thread has read the last of the activations that are about to be overwritten.
         if (first != 0)
             barrier();
-        for (u32 i = thread; i < (end - first) * 5; i += threads)
-            staged[i] = ((const u32x4*)x)[first * 5 + i];
+        stage((const u32x4*)x + first * 5, (end - first) * 5, thread, threads);
         // The activations are complete.
         barrier();
         for (u32 base = first; base < end; base += ahead) {
-            typename W::Fragment next[ROWS][BLOCKS_AHEAD];
-            bool more = base + ahead < end;
-            if (more)
-                load_ahead<W>(next, w, p, base + ahead + lane, lanes, end);
 #pragma unroll
             for (u32 u = 0; u < BLOCKS_AHEAD; u++) {
-                u32 b = base + lane + u * lanes;
+                u32 turn = base + u * lanes, b = turn + lane;
+                if (turn >= end)
+                    break;
                 if (b < end) {
                     Activation a = load_activation(staged + (b - first) * 5);
 #pragma unroll
                     for (u32 r = 0; r < ROWS; r++)
-                        sums[r] += W::dot(now[r][u], a);
+                        sums[r] += W::dot(f[u][r], a);
                 }
+                // What has been used makes room for the same turn of the next round.
+                if (turn + ahead < end)
+                    load_block<W>(f[u], w, p, b + ahead, end);
             }
-            if (more)
-                for (u32 u = 0; u < BLOCKS_AHEAD; u++)
-                    for (u32 r = 0; r < ROWS; r++)
-                        now[r][u] = next[r][u];
         }
     }
     for (u32 r = 0; r < ROWS; r++)

@@ -7,14 +7,15 @@ DEVICE f64 block_sum(f64 v) {
     SHARED static f64 waves[1024 / 32];
     for (u32 mask = 1; mask < WAVE; mask <<= 1)
         v += shuffle_xor(v, mask);
-    u32 count = threads_x() / WAVE;
+    u32 count = threads_x() / WAVE, lane = thread_x() % WAVE;
     if (thread_x() % WAVE == 0)
         waves[thread_x() / WAVE] = v;
     // The sums of all waves are in LDS before any is read. It is written once a launch, so nothing waits afterwards.
     barrier();
-    f64 sum = 0.0;
-    for (u32 i = 0; i < count; i++)
-        sum += waves[i];
+    // A power of two. Sums of pairs are the same from both sides, so that all threads get the same bits.
+    f64 sum = waves[lane & (count - 1)];
+    for (u32 mask = 1; mask < count; mask <<= 1)
+        sum += shuffle_xor(sum, mask);
     return sum;
 }
 
@@ -34,8 +35,8 @@ DEVICE f32 inverse_rms(const f32* x, u32 n, f32 eps, f32x4& first) {
     return (f32)(1.0 / __builtin_sqrt(mean + (f64)eps));
 }
 
-// Columns i … i + 3 of the normalised row: two roundings, as on the CPU.
-DEVICE f32x4 normalised(f32x4 v, const f32* w, u32 i, u32 n, f32 scale) { return v * scale * load4(w, i, n); }
+// Four columns of the normalised row: two roundings, as on the CPU.
+DEVICE f32x4 normalised(f32x4 v, f32x4 w, f32 scale) { return v * scale * w; }
 
 // y [rows, cols]: `groups` groups of n = cols / groups columns, each normalised with the same w [n]. A block a row
 // (block_y) and group (block_x). n is a multiple of 4 where there is more than one group.
@@ -47,12 +48,15 @@ GLOBAL THREADS_AT_MOST(1024) void rms_norm(const Step* step, const f32* x, u32 x
         return;
     x = row_of(x, x_stride, r) + block_x() * n;
     y = row_of(y, y_stride, r) + block_x() * n;
-    f32x4 v;
+    // In flight while the row is summed.
+    f32x4 v, weights = load4(w, 4 * thread_x(), n);
     f32 scale = inverse_rms(x, n, eps, v);
     for (u32 i = 4 * thread_x(); i < n; i += 4 * threads_x()) {
-        if (i >= 4 * threads_x())
+        if (i >= 4 * threads_x()) {
             v = load4(x, i, n);
-        store4(y, i, n, normalised(v, w, i, n, scale));
+            weights = load4(w, i, n);
+        }
+        store4(y, i, n, normalised(v, weights, scale));
     }
 }
 
@@ -65,14 +69,17 @@ GLOBAL THREADS_AT_MOST(1024) void rms_norm_quantize(const Step* step, const f32*
         return;
     x = row_of(x, x_stride, r);
     y = row_of(y, y_stride, r);
-    f32x4 v;
+    // In flight while the row is summed.
+    f32x4 v, weights = load4(w, 4 * thread_x(), cols);
     f32 scale = inverse_rms(x, cols, eps, v);
     // All threads take as many turns, since rounding shuffles; columns past the end are zeros.
     for (u32 base = 0; base < cols; base += 4 * threads_x()) {
         u32 i = base + 4 * thread_x();
-        if (base > 0)
+        if (base > 0) {
             v = load4(x, i, cols);
-        quantize_block(normalised(v, w, i, cols, scale), y + i / 32, i / 32 * 32 < cols);
+            weights = load4(w, i, cols);
+        }
+        quantize_block(normalised(v, weights, scale), y + i / 32, i / 32 * 32 < cols);
     }
 }
 

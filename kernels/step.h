@@ -10,5 +10,6 @@ struct Step {
     u32 tokens[];    // [R], the first `rows` of them valid
 };
 
-// Rows of the recording that carry tokens this time.
-DEVICE u32 live_rows(const Step* step, u32 rows) { return minimum(step->rows, rows); }
+// Rows of the recording that carry tokens this time. A step has at least one, so that a recording of one row need not
+// wait for the step to arrive.
+DEVICE u32 live_rows(const Step* step, u32 rows) { return rows == 1 ? 1 : minimum(step->rows, rows); }
