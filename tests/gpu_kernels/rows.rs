@@ -318,13 +318,24 @@ pub fn rope(bench: &Bench) {
                 let want = row.map_or([0xff; 2], |r| {
                     half::f16::from_f32(rows[r][head * d + at]).to_le_bytes()
                 });
-                assert_eq!(*got, want, "{what} head {head} position {place} [{at}]");
+                let values = [*got, want].map(|b| half::f16::from_le_bytes(b).to_f32());
+                // One rounding of f16 apart at most; where nothing was appended, not a bit.
+                let near = (values[0] - values[1]).abs() <= values[1].abs() * 1e-3 + 1e-6;
+                let good = if row.is_some() { near } else { *got == want };
+                assert!(
+                    good,
+                    "{what} head {head} position {place} [{at}]: {values:?}"
+                );
             }
         };
         let check_rows = |buffer, what: &str| {
             let y = bench.read_floats(buffer);
             for (r, (got, q)) in y.chunks_exact(q_stride as usize / 4).zip(&q).enumerate() {
-                assert_eq!(&got[..heads * d], turned(q, r), "{what} row {r}");
+                // Compilers fuse the two products of a turn differently, which moves the last bit.
+                for (at, (got, want)) in got[..heads * d].iter().zip(turned(q, r)).enumerate() {
+                    let near = (got - want).abs() <= 2e-6 * (1.0 + want.abs());
+                    assert!(near, "{what} row {r} [{at}]: {got}, expected {want}");
+                }
             }
         };
         let (y, c) = (bench.nans(rows * q_stride as usize / 4), caches());
