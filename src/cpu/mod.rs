@@ -29,7 +29,8 @@ mod resolve;
 pub mod rope;
 pub mod silu;
 pub(crate) mod simd;
-pub mod softmax;
+#[cfg(test)]
+mod softmax;
 pub mod stream;
 mod task;
 pub mod team;
