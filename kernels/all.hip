@@ -1,5 +1,6 @@
 // Every kernel in one translation unit: a device loads one code object, and build.rs compiles one file an architecture.
 #include "attention.hip"
+#include "attention_step.hip"
 #include "embed.hip"
 #include "gemm.hip"
 #include "gemv.hip"

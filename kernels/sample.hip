@@ -4,6 +4,7 @@
 // Copies the step from pinned host memory, written before the replay was launched, to device memory: a kernel, because
 // memory nodes in a recording have read stale values. `volatile`: no earlier replay's cached words.
 GLOBAL THREADS_AT_MOST(64) void step_fetch(const volatile u32* host, u32* device, u32 rows) {
+    begin_in_turn();
     for (u32 i = thread_x(); i < sizeof(Step) / 4 + rows; i += threads_x())
         device[i] = host[i];
 }

@@ -22,6 +22,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("gemv_in_every_shape_of_group", matrices::every_group),
     ("gemv_of_rows_longer_than_the_lds", matrices::long_rows),
     ("gemv3", matrices::gemv3),
+    ("gemv_after_a_norm", matrices::normed),
     ("gated_gemv", matrices::gated),
     ("gemm", matrices::gemm),
     ("quantize_gives_the_cpus_bits", rows::quantize),
@@ -31,6 +32,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("argmax", rows::argmax),
     ("step_and_stream", rows::step_and_stream),
     ("attention_of_one_row", attention::split),
+    ("attention_of_a_whole_step", attention::step),
     ("attention_of_many_rows", attention::rows),
 ];
 

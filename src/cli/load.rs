@@ -150,6 +150,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         context: limited("--ctx", context, CONTEXT_MAX)?,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         eager: config.eager,
+        overlap: config.overlap,
         logits: wanted.logits,
         ..SessionOptions::default()
     };

@@ -1,6 +1,7 @@
 //! Launches as the threads run them: kernels chosen, addresses resolved.
 
 use super::attention::{AttentionShape, attention_combine, attention_decode, attention_prompt};
+use super::fused::{AttentionStep, Normed};
 use super::gemm::{Gated, Gemm, Scratch};
 use super::isa::Isa;
 use super::kv::CacheShape;
@@ -76,7 +77,7 @@ impl Rows {
     ///
     /// # Safety
     /// `r` is a row of the value.
-    unsafe fn f32(&self, r: usize) -> *mut f32 {
+    pub unsafe fn f32(&self, r: usize) -> *mut f32 {
         // SAFETY: the caller's promise.
         unsafe { self.base.add(r * self.stride).cast() }
     }
@@ -124,6 +125,7 @@ pub enum Task {
     },
     Gemm(Gemm),
     Gated(Gated),
+    Normed(Normed),
     AddBias {
         isa: Isa,
         x: Rows,
@@ -184,6 +186,10 @@ pub enum Task {
         y: Rows,
         quantise: bool,
     },
+    AttentionStep {
+        step: Arc<StepMemory>,
+        attention: AttentionStep,
+    },
     GatedMul {
         isa: Isa,
         activation: Activation,
@@ -229,6 +235,7 @@ impl Task {
             Task::RmsNorm { .. } => "rms_norm",
             Task::Gemm(_) => "gemm",
             Task::Gated(_) => "gated_gemm",
+            Task::Normed(_) => "norm_gemm",
             Task::AddBias { .. } => "add_bias",
             Task::Rope { .. } => "rope",
             Task::KvAppend { .. } => "kv_append",
@@ -236,6 +243,7 @@ impl Task {
             Task::Attention { .. } => "attention",
             Task::AttentionSplit { .. } => "attention_split",
             Task::AttentionCombine { .. } => "attention_combine",
+            Task::AttentionStep { .. } => "attention_step",
             Task::GatedMul { .. } => "gated_mul",
             Task::Add { .. } => "add",
             Task::Scale { .. } => "scale",
@@ -258,6 +266,8 @@ impl Task {
                 .kernel
                 .scratch_bytes
                 .max(gated.up.kernel.scratch_bytes),
+            Task::Normed(normed) => normed.scratch_bytes(),
+            Task::AttentionStep { attention, .. } => attention.scratch_bytes(),
             Task::RmsNorm { x, .. } => x.cols * size_of::<f32>(),
             Task::RopeAppend { k, .. } => k.cols * size_of::<f32>(),
             Task::AttentionCombine { y, .. } => y.cols * size_of::<f32>(),
@@ -330,6 +340,10 @@ impl Task {
                 }
                 Task::Gemm(gemm) => gemm.run(worker, rows, scratch),
                 Task::Gated(gated) => gated.run(worker, rows, scratch),
+                Task::Normed(normed) => normed.run(worker, scratch),
+                Task::AttentionStep { step, attention } => {
+                    attention.run(worker, step.position(), scratch);
+                }
                 Task::AddBias { isa, x, bias, y } => {
                     for r in worker.share(rows) {
                         elementwise::add(*isa, x.f32(r), bias.as_ptr(), y.f32(r), x.cols);

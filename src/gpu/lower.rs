@@ -7,8 +7,10 @@
 
 mod product;
 
-use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
+use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry};
 use super::launch::{Arg, Args, Form, KernelLaunch};
+use super::machine::Machine;
+use super::overlap;
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, Op, RopeStyle, Section};
 use crate::program::{Launch, Program};
@@ -27,11 +29,11 @@ pub enum LowerError {
     },
 }
 
-/// Lowers a program for waves of `wave` lanes.
-pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerError> {
+/// Lowers a program for a kind of device.
+pub fn lower(program: &Program, machine: &Machine) -> Result<Vec<KernelLaunch>, LowerError> {
     let mut lower = Lower {
         program,
-        wave,
+        machine,
         launch: None,
         out: Vec::new(),
     };
@@ -52,6 +54,7 @@ pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerErr
 fn check(launch: &Launch) -> Result<(), LowerError> {
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
+    | Op::AttentionStep { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op
     else {
         return Ok(());
@@ -68,7 +71,7 @@ fn check(launch: &Launch) -> Result<(), LowerError> {
 
 struct Lower<'p> {
     program: &'p Program,
-    wave: u32,
+    machine: &'p Machine,
     launch: Option<usize>,
     out: Vec<KernelLaunch>,
 }
@@ -81,6 +84,8 @@ impl Lower<'_> {
             lds_bytes,
         } = geometry;
         self.out.push(KernelLaunch {
+            overlaps: overlap::waits(&kernel),
+            tuned: None,
             kernel,
             grid,
             block,
@@ -88,6 +93,13 @@ impl Lower<'_> {
             args,
             launch: self.launch,
         });
+    }
+
+    /// A launch whose geometry the tuning table has a say in.
+    fn push_tuned(&mut self, kernel: String, launch: GemvLaunch, args: Vec<Arg>) {
+        self.push(kernel, launch.geometry, args);
+        let pushed = self.out.last_mut().expect("it was just pushed");
+        pushed.tuned = Some(launch.key);
     }
 
     /// Arguments are in the order in which `kernels/*.hip` declare them.
@@ -151,7 +163,14 @@ impl Lower<'_> {
                 self.push(name("rms_norm"), geometry, args.0);
             }
             Op::Gemm { residual } => self.gemm(launch, residual),
-            Op::GatedGemm(activation) => self.gated_gemv(launch, activation),
+            Op::NormGemm { eps } => {
+                let norm = launch.weights.last().map(|&w| (w, eps));
+                self.gemvs(launch, norm);
+            }
+            Op::GatedGemm(activation) => self.gated_gemv(launch, activation, None),
+            Op::NormGatedGemm { eps, activation } => {
+                self.gated_gemv(launch, activation, Some((launch.weights[2], eps)));
+            }
             Op::Quantize => {
                 let y = launch.outputs[0];
                 args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
@@ -262,6 +281,27 @@ impl Lower<'_> {
                     geometry::attention_rows(heads.query, heads.kv, rows),
                     args.0,
                 );
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                style,
+                scale,
+                window,
+                blocks,
+            } => {
+                let (y, partials) = (launch.outputs[0], launch.outputs[1]);
+                for i in 0..4 {
+                    args.value(input(i));
+                }
+                args.caches(launch).value(partials).tickets().value(y);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(dims).u32(style_code(style));
+                args.u32(self.program.context).u32(window.unwrap_or(0));
+                args.f32(scale).u32(quantizes.into());
+                let (kernel, geometry) =
+                    geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
+                self.push(kernel.into(), geometry, args.0);
             }
             Op::AttentionSplit {
                 heads,

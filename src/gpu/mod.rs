@@ -15,14 +15,19 @@
 mod capture;
 mod device;
 mod error;
+mod gemv;
 pub mod geometry;
 pub mod launch;
 pub mod lower;
 mod measure;
+pub mod machine;
 pub mod memory;
 pub mod pack;
+pub mod overlap;
 mod recording;
 mod resolve;
+mod tune;
+pub mod tuning;
 mod upload;
 pub mod weights;
 
@@ -31,9 +36,11 @@ pub use device::{Found, devices, select};
 pub use error::GpuError;
 pub use launch::{Arg, Form, KernelLaunch, text};
 pub use lower::{LowerError, lower};
+pub use machine::Machine;
 pub use recording::Recording;
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
+use crate::kernels;
 use crate::loader::Tensor;
 use crate::program::Program;
 use memory::Needs;
@@ -50,7 +57,12 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
+    /// [`Arg::Tickets`]. The recordings of a model never run at the same time, so one set serves all.
+    tickets: DeviceBuffer,
     stream: Stream,
+    machine: Machine,
+    /// Whether launches that can begin before their predecessors have finished do.
+    overlap: bool,
     info: DeviceInfo,
     description: String,
     device: Device,
@@ -69,6 +81,8 @@ pub struct Setup {
     pub threads: usize,
     /// Fill the arena with NaN before every step.
     pub poison: bool,
+    /// Let launches begin before their predecessors have finished, where the device can.
+    pub overlap: bool,
 }
 
 impl Gpu {
@@ -86,10 +100,10 @@ impl Gpu {
             programs.iter().all(|p| p.states == states),
             "programs of different caches"
         );
-        let wave = found.info.wave;
+        let machine = Machine::of(&found.info)?;
         let lowered = programs
             .iter()
-            .map(|p| lower(p, wave))
+            .map(|p| lower(p, &machine))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
@@ -110,6 +124,10 @@ impl Gpu {
         let state_offsets = programs
             .first()
             .map_or(Vec::new(), |p| memory::state_offsets(p).0);
+        let overlap = setup.overlap && kernels::overlaps(&found.info.arch) && stream.overlaps();
+        let heads = programs.iter().flat_map(|p| &p.states).map(|s| s.kv_heads);
+        let tickets = buffer(4 * heads.max().unwrap_or(1) as usize)?;
+        stream.fill(&tickets, 0)?;
         upload::upload(
             &device,
             &stream,
@@ -126,7 +144,10 @@ impl Gpu {
             arena,
             states,
             state_offsets,
+            tickets,
             stream,
+            machine,
+            overlap,
             info: found.info.clone(),
             description: found.describe(),
             device,
@@ -139,13 +160,18 @@ impl Gpu {
 
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
-        let launches = lower(&program, self.shared.info.wave)?;
+        let launches = lower(&program, &self.shared.machine)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 
     /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`
     pub fn describe(&self) -> &str {
         &self.shared.description
+    }
+
+    /// Whether launches begin before their predecessors have finished.
+    pub fn overlaps(&self) -> bool {
+        self.shared.overlap
     }
 
     /// Bytes of weights on the device.

@@ -23,7 +23,11 @@ pub(super) fn quantize_activations(
         let producer = producers[index].map(|id| graph.node(id).op);
         let able = match producer {
             Some(Op::RmsNorm { groups: 1, .. } | Op::AttentionCombine { .. }) => true,
-            Some(Op::GatedGemm(_)) => gated_quantizes,
+            Some(Op::GatedGemm(_) | Op::NormGatedGemm { .. }) => gated_quantizes,
+            // A KV head's columns are rounded by themselves.
+            Some(Op::AttentionStep { heads, .. }) => {
+                (heads.query / heads.kv * heads.size).is_multiple_of(32)
+            }
             _ => false,
         };
         if able && readers == uses[index] {

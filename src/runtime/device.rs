@@ -93,6 +93,7 @@ fn on_gpu(
     let setup = gpu::Setup {
         threads: options.threads,
         poison: options.poison,
+        overlap: options.overlap,
     };
     let fetch = |name: &str| model.tensor(name);
     let gpu = Gpu::new(found, setup, &[&decode, &prompt], &fetch, progress);

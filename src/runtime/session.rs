@@ -42,6 +42,8 @@ pub struct SessionOptions {
     pub chunk_rows: u32,
     /// Run every step launch by launch instead of replaying the recording.
     pub eager: bool,
+    /// Let a GPU's launches begin before their predecessors have finished, where it can.
+    pub overlap: bool,
     /// Which rows get logits; `All` only for measuring perplexity.
     pub logits: Logits,
     /// Fill the arena with NaN before every step (tests).
@@ -59,6 +61,7 @@ impl Default for SessionOptions {
             context: 2048,
             chunk_rows: 256,
             eager: false,
+            overlap: true,
             logits: Logits::Last,
             poison: false,
             isa: None,
@@ -314,6 +317,12 @@ impl Session {
     /// Bytes a second that the device reads from its memory, measured now.
     pub fn stream_bytes_per_second(&self) -> Result<f64, SessionError> {
         Ok(self.backend.stream_bytes_per_second()?)
+    }
+
+    /// The tuning table of this device as a file, made by timing variants of the decode step; `None`
+    /// where nothing is tuned.
+    pub fn tune(&self) -> Result<Option<String>, SessionError> {
+        Ok(self.backend.tune(self.decode.program())?)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {

@@ -1,7 +1,7 @@
 //! A device with the kernels loaded, and buffers on it.
 
 use crate::support::rng::Rng;
-use greta_infer::gpu::Found;
+use greta_infer::gpu::{Found, Machine};
 use greta_infer::gpu::geometry::Geometry;
 use greta_infer::hip::{Device, DeviceBuffer, Module, Stream};
 use std::ffi::c_void;
@@ -10,8 +10,7 @@ pub struct Bench {
     device: Device,
     stream: Stream,
     module: Module,
-    pub wave: u32,
-    pub compute_units: u32,
+    pub machine: Machine,
 }
 
 /// An argument, as wide as its parameter.
@@ -68,8 +67,7 @@ impl Bench {
         // SAFETY: an embedded code object, as the compiler wrote it.
         let module = unsafe { Module::load(&device, code) }.expect("kernels that load");
         Bench {
-            wave: found.info.wave,
-            compute_units: found.info.compute_units,
+            machine: Machine::of(&found.info).expect("a tuning table that holds"),
             device,
             stream,
             module,

@@ -5,6 +5,7 @@
 //! page has been touched; speeds are then the median of `--repeat` runs, latencies those of all. The first token is timed
 //! once, right after loading, for a prompt of five tokens.
 //!
+//! `--tune` does nothing of this: it times how launches can be laid out, and writes what is best.
 //! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
 //! time goes.
 
@@ -13,6 +14,7 @@ mod measure;
 mod plot;
 mod report;
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::args::{BenchArgs, Format};
@@ -22,7 +24,7 @@ use super::load::{self, Loaded, Wanted};
 use super::progress::Progress;
 use super::{output, profile};
 use crate::model::Logits;
-use crate::runtime::{self, Part};
+use crate::runtime::{self, Part, Session};
 use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 use measure::{first_token, made_up_tokens, run_once};
@@ -69,6 +71,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
+    if let Some(file) = &args.tune {
+        return tune(&session, file);
+    }
     let mut sampler =
         Sampler::new(config.sampling, session.vocabulary() as usize).map_err(CliError::input)?;
 
@@ -131,6 +136,19 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             output::text(&(table(&json) + &profile))
         }
     }
+}
+
+/// Writes the device's tuning table.
+fn tune(session: &Session, file: &Path) -> Result<(), CliError> {
+    let table = session.tune().map_err(CliError::runtime)?;
+    let Some(table) = table else {
+        let device = session.report().device;
+        let text = format!("--tune: nothing is tuned on {device}; only on a GPU");
+        return Err(CliError::Input(text));
+    };
+    let failed = |error| CliError::Input(format!("--tune {}: {error}", file.display()));
+    std::fs::write(file, &table).map_err(failed)?;
+    output::text(&table)
 }
 
 fn first_prompt(tokenizer: Option<&Tokenizer>, vocabulary: u32) -> Result<Vec<u32>, CliError> {

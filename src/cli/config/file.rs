@@ -79,6 +79,8 @@ pub struct SessionSection {
     pub chunk_rows: Option<Spanned<usize>>,
     /// Launch every step anew instead of replaying.
     pub eager: Option<bool>,
+    /// Let a GPU's launches begin before their predecessors have finished.
+    pub overlap: Option<bool>,
 }
 
 /// `[sampling]`.

@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
+use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs, Switch};
 use super::source::{Digest, Origin, Source};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
@@ -50,6 +50,8 @@ pub struct Config {
     pub chunk_rows: usize,
     /// Launch every step anew instead of replaying.
     pub eager: bool,
+    /// Let a GPU's launches begin before their predecessors have finished, where it can.
+    pub overlap: bool,
     /// How a token is chosen.
     pub sampling: Sampling,
     /// Tokens after which a text ends.
@@ -74,6 +76,7 @@ impl Default for Config {
             context: None,
             chunk_rows: 256,
             eager: false,
+            overlap: true,
             sampling: Sampling::greedy(),
             max_tokens: 256,
             stop: Vec::new(),
@@ -193,6 +196,7 @@ impl Config {
             session.context.map(|n| (n > 0).then_some(n)),
         );
         set(&mut self.eager, session.eager);
+        set(&mut self.overlap, session.overlap);
         Ok(())
     }
 
@@ -202,6 +206,7 @@ impl Config {
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
         self.eager |= args.eager;
+        set(&mut self.overlap, args.overlap.map(|s| s == Switch::On));
         Ok(())
     }
 

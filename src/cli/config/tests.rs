@@ -88,6 +88,7 @@ fn complete() -> File {
             kv_type: spanned(),
             chunk_rows: Some(Spanned::new(0..0, 1)),
             eager: Some(true),
+            overlap: Some(true),
         },
         sampling: SamplingSection {
             temperature: Some(1.0),
@@ -115,6 +116,7 @@ fn default_toml_is_the_default() {
         context: Some(77),
         chunk_rows: 77,
         eager: true,
+        overlap: false,
         ignore_eos: true,
         special: false,
         max_tokens: 77,
