@@ -26,7 +26,7 @@
 //! # Who may import whom
 //!
 //! `dtype`, `hip` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
-//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `gpu` ← those and `hip`,
+//! `loader`; `import` ← `loader`, `model`, `tokenizer`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `gpu` ← those and `hip`,
 //! `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
 //!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
@@ -64,6 +64,7 @@ pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod hip;
+pub mod import;
 pub mod kernels;
 pub mod loader;
 pub mod model;
