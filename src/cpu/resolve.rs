@@ -295,6 +295,12 @@ pub fn resolve(
             x: input(0),
             y: output(0),
         },
+        Op::Sample => Task::Sample {
+            isa,
+            step,
+            chain: Arc::clone(&buffers.shared.chain),
+            x: input(0),
+        },
     })
 }
 

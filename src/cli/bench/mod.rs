@@ -23,7 +23,6 @@ use super::progress::Progress;
 use super::{output, profile};
 use crate::model::Logits;
 use crate::runtime::{self, Part};
-use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 use measure::{first_token, made_up_tokens, run_once};
 use report::{Timings, summary, table};
@@ -69,11 +68,12 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
-    let mut sampler =
-        Sampler::new(config.sampling, session.vocabulary() as usize).map_err(CliError::input)?;
+    session
+        .set_sampling(&config.sampling)
+        .map_err(CliError::runtime)?;
 
     let first = first_prompt(tokenizer.as_ref(), session.vocabulary())?;
-    first_token(&mut session, &first, &mut sampler)?;
+    first_token(&mut session, &first)?;
     let first_token_time = process_start.elapsed();
 
     let stream = session
@@ -81,9 +81,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         .map_err(CliError::runtime)?;
     let bar = progress.steps("runs", args.repeat as u64);
     let mut runs = Vec::new();
-    run_once(&mut session, &mut sampler, args)?;
+    run_once(&mut session, args)?;
     for _ in 0..args.repeat {
-        runs.push(run_once(&mut session, &mut sampler, args)?);
+        runs.push(run_once(&mut session, args)?);
         bar.add(1);
     }
     drop(bar);

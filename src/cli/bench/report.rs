@@ -38,6 +38,8 @@ pub struct Json {
     graph_fallback: Option<String>,
     /// Microseconds a step that the host spends in the driver's launch calls (GPUs only).
     launch_us_per_step: Option<f64>,
+    /// Microseconds of the host's processors a token, everything included (GPUs only).
+    host_us_per_token: Option<f64>,
     launches_per_step: usize,
     weight_bytes: u64,
     kv_bytes: u64,
@@ -115,6 +117,9 @@ pub fn summary(
         launch_us_per_step: last
             .launch_us
             .and_then(|us| per_second(us, args.tokens as f64)),
+        host_us_per_token: last
+            .host
+            .and_then(|host| per_second(host.as_secs_f64() * 1e6, args.tokens as f64)),
         launches_per_step: report.launches_per_step,
         weight_bytes: report.weight_bytes,
         kv_bytes: report.kv_bytes,
@@ -155,7 +160,9 @@ pub fn table(json: &Json) -> String {
         json.replays, json.eager_steps, json.tokens, json.launches_per_step
     );
     if let Some(us) = json.launch_us_per_step {
-        steps += &format!("; launching takes the host {} us a step", figure(Some(us)));
+        let all = figure(json.host_us_per_token);
+        let launching = figure(Some(us));
+        steps += &format!("; the host works {all} us a token, {launching} of them launching");
     }
     if let Some(why) = &json.graph_fallback {
         steps += &format!("; nothing was recorded: {why}");
