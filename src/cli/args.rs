@@ -73,7 +73,7 @@ pub struct ModelArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
-    /// Threads that compute, this one included; 0 takes every core.
+    /// Threads that compute, this one included; 0 takes one a core, within affinity and quota.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Context capacity in tokens.
