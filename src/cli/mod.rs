@@ -20,6 +20,7 @@ pub mod progress;
 pub mod source;
 mod svg;
 mod text;
+mod threads;
 mod tokenize;
 
 use std::time::Instant;

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
+use super::threads;
 use crate::dtype::DType;
+use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
 use crate::sampler::Sampling;
@@ -49,6 +51,8 @@ pub struct Config {
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// What the KV cache's elements are.
+    pub kv_type: KvType,
     /// Rows of the prompt that are computed at once.
     pub chunk_rows: usize,
     /// Launch every step anew instead of replaying.
@@ -76,6 +80,7 @@ impl Default for Config {
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             sampling: Sampling::greedy(),
@@ -193,14 +198,9 @@ impl Config {
             let parsed: Result<_, UnknownDevice> = device.as_ref().parse();
             self.device = parsed.map_err(|e| at.error(device.span(), e.to_string()))?;
         }
-        if let Some(kv_type) = session.kv_type
-            && !kv_type.as_ref().eq_ignore_ascii_case("f16")
-        {
-            let message = format!(
-                "kv_type \"{}\" is not supported; supported: f16",
-                kv_type.as_ref()
-            );
-            return Err(at.error(kv_type.span(), message));
+        if let Some(kv_type) = session.kv_type {
+            let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
+            self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
         if let Some(rows) = session.chunk_rows {
             if *rows.as_ref() == 0 {
@@ -222,6 +222,7 @@ impl Config {
         set(&mut self.threads, args.threads);
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
+        set(&mut self.kv_type, args.kv_type);
         self.eager |= args.eager;
         Ok(())
     }
@@ -256,7 +257,7 @@ impl Config {
     /// The number of threads that `threads` stands for on this machine.
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => threads::default_count(),
             n => n,
         }
     }
