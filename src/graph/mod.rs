@@ -25,7 +25,7 @@ pub(crate) mod toy;
 mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};
-pub use op::{Activation, Heads, Op, Rope, RopeStyle};
+pub use op::{Activation, Heads, Op, Rope, RopeStyle, Yarn};
 pub use text::text;
 pub use verify::{Verified, VerifyError, verify};
 
