@@ -258,8 +258,14 @@ mod tests {
         let scales = [1.0, 1.0, 1.0, 0.8125, 0.625, 0.4375, 0.25, 0.25];
         for (i, (pair, scale)) in table.chunks_exact(2).zip(scales).enumerate() {
             let angle = 37.0 * scale / 100f64.powf(i as f64 / 8.0);
-            assert!((f64::from(pair[0]) - 1.25 * angle.cos()).abs() < 2e-7, "{i}");
-            assert!((f64::from(pair[1]) - 1.25 * angle.sin()).abs() < 2e-7, "{i}");
+            assert!(
+                (f64::from(pair[0]) - 1.25 * angle.cos()).abs() < 2e-7,
+                "{i}"
+            );
+            assert!(
+                (f64::from(pair[1]) - 1.25 * angle.sin()).abs() < 2e-7,
+                "{i}"
+            );
         }
     }
 }

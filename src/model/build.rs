@@ -99,7 +99,9 @@ impl<'d> Builder<'_, 'd, '_> {
                 LayerKind::Full => hyper.window_of(layer).is_none(),
                 LayerKind::Rotated => hyper.rotated_layers.holds(layer),
             }),
-            (Some(_), _) => Err(self.wrong(entry, "`layers` picks layers; this is outside of them")),
+            (Some(_), _) => {
+                Err(self.wrong(entry, "`layers` picks layers; this is outside of them"))
+            }
         }
     }
 

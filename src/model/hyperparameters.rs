@@ -205,7 +205,11 @@ impl Hyperparameters {
                 && list.len() != self.layers as usize
             {
                 let found = format!("a list of {}", list.len());
-                return Err(bad(what, found, format!("one entry for each of {} layers", self.layers)));
+                return Err(bad(
+                    what,
+                    found,
+                    format!("one entry for each of {} layers", self.layers),
+                ));
             }
         }
         Ok(())

@@ -25,7 +25,11 @@ const REFUSED_NUMBERS: &[(&str, &[f32], &str)] = &[
 /// The same for switches: `(key, the value that changes nothing, what is supported)`.
 const REFUSED_SWITCHES: &[(&str, bool, &str)] = &[
     ("attention.causal", true, "causal attention (true)"),
-    ("use_parallel_residual", false, "blocks one after the other (false)"),
+    (
+        "use_parallel_residual",
+        false,
+        "blocks one after the other (false)",
+    ),
 ];
 
 /// A model's keys: the file's, and behind them its Definition's defaults.
@@ -125,10 +129,18 @@ impl Hyperparameters {
         let head_size = key_length.unwrap_or_else(|| embedding.checked_div(heads).unwrap_or(0));
         let rope_dims = keys.u32("rope.dimension_count")?;
         for (key, wanted, supported) in [
-            ("attention.value_length", head_size, "values as long as keys"),
+            (
+                "attention.value_length",
+                head_size,
+                "values as long as keys",
+            ),
             ("attention.key_length_swa", head_size, "heads of one size"),
             ("attention.value_length_swa", head_size, "heads of one size"),
-            ("rope.dimension_count_swa", rope_dims.unwrap_or(head_size), "heads turned alike"),
+            (
+                "rope.dimension_count_swa",
+                rope_dims.unwrap_or(head_size),
+                "heads turned alike",
+            ),
         ] {
             if let Some(found) = keys.u32(key)?.filter(|&n| n != wanted) {
                 return Err(keys.refuse(key, found.to_string(), supported));
@@ -207,7 +219,11 @@ fn refuse_foreign(keys: &Keys<'_>) -> Result<(), ModelError> {
             return Err(keys.refuse(key, found.to_string(), supported));
         }
     }
-    if keys.file.get(&keys.name("rope.dimension_sections")).is_some() {
+    if keys
+        .file
+        .get(&keys.name("rope.dimension_sections"))
+        .is_some()
+    {
         let supported = "one position a token, no sections";
         return Err(keys.refuse("rope.dimension_sections", "a list".into(), supported));
     }

@@ -94,7 +94,7 @@ impl ByteLevel {
     /// vocabularies does; [`ByteLevel::unspellable`] tells.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
-        self.pre.split(text, &mut |word| {
+        self.pre.split(&self.pre.normalized(text), &mut |word| {
             // A byte without a token still keeps its neighbours from merging with each other.
             let parts = word.as_bytes().split(|&byte| self.is_absent(byte));
             for part in parts.filter(|part| !part.is_empty()) {
