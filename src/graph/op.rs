@@ -126,7 +126,7 @@ pub enum Op {
         dims: u32,
         style: RopeStyle,
     },
-    /// Writes `k, v [R, G·D]` as f16 into the caches `[G, S, D]` at the rows' positions.
+    /// Writes `k, v [R, G·D]` in the caches' type into the caches `[G, S, D]` at the rows' positions.
     KvAppend { kv_heads: u32, head_size: u32 },
     /// `Rope` of q and k, then `KvAppend`, in one pass. Inputs q, k, v, table; output q.
     RopeAppend {
@@ -164,6 +164,9 @@ pub enum Op {
     Quantize,
     /// `y [1, N]`: the last live row of `x [R, N]`.
     LastRow,
+    /// Chooses the token that follows the step from `logits [1, V]`, and makes it the next step's. An
+    /// effect without an output; by which settings is, like the step, not in the graph.
+    Sample,
 }
 
 impl Op {
@@ -187,6 +190,7 @@ impl Op {
             Op::Scale { .. } => "scale",
             Op::Quantize => "quantize",
             Op::LastRow => "last_row",
+            Op::Sample => "sample",
         }
     }
 
@@ -247,9 +251,12 @@ impl Op {
                 format!("{heads}{} split={split}", WindowText(window))
             }
             Op::Scale { by } => format!("by={by}"),
-            Op::Gemm { residual: false } | Op::AddBias | Op::Add | Op::Quantize | Op::LastRow => {
-                String::new()
-            }
+            Op::Gemm { residual: false }
+            | Op::AddBias
+            | Op::Add
+            | Op::Quantize
+            | Op::LastRow
+            | Op::Sample => String::new(),
         }
     }
 }

@@ -7,7 +7,8 @@ use super::definition::{Definition, LayerKind, NodeEntry, RopeSet, WeightEntry};
 use super::{Hyperparameters, ModelError};
 use crate::dtype::DType;
 use crate::graph::{
-    Element, Graph, Heads, Node, Op, Section, State, StateId, StateKind, Value, ValueId, WeightId,
+    Element, Graph, Heads, KvType, Node, Op, Section, State, StateId, StateKind, Value, ValueId,
+    WeightId,
 };
 use bumpalo::Bump;
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 /// Which rows the head is computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// Only the last live row: what generation needs.
+    /// Only the last live row, from which the next token is chosen: what generation needs.
     Last,
     /// Every row: what perplexity needs.
     All,
@@ -28,6 +29,8 @@ pub struct Extent {
     pub rows: u32,
     /// `S`, the positions the cache holds.
     pub context: u32,
+    /// What the cache's elements are.
+    pub kv_type: KvType,
     pub logits: Logits,
 }
 
@@ -43,6 +46,13 @@ pub fn build<'a>(
     source: &str,
     lookup: &Lookup<'_>,
 ) -> Result<Graph<'a>, ModelError> {
+    if !hyper.head_size.is_multiple_of(extent.kv_type.block_len()) {
+        return Err(ModelError::KvBlocks {
+            source_name: source.into(),
+            head_size: hyper.head_size,
+            kv_type: extent.kv_type,
+        });
+    }
     let mut graph = Graph::new(arena);
     let mut builder = Builder {
         definition,
@@ -63,6 +73,17 @@ pub fn build<'a>(
     let result = builder.names.get("logits").copied();
     let result = result.ok_or_else(|| definition.error("no node writes `logits`"))?;
     graph.set_result(result);
+    if extent.logits == Logits::Last {
+        // Not a matter of the family: any logits are sampled alike.
+        graph.push(Node {
+            op: Op::Sample,
+            section: Section::Epilogue,
+            inputs: &[result],
+            weights: &[],
+            states: &[],
+            outputs: &[],
+        });
+    }
     Ok(graph)
 }
 
@@ -360,6 +381,7 @@ impl<'d> Builder<'_, 'd, '_> {
             return Err(self.wrong(entry, "only a layer has a cache"));
         };
         let (graph, hyper, positions) = (&mut *self.graph, self.hyper, self.extent.context);
+        let kv_type = self.extent.kv_type;
         let mut add = |kind| {
             let (kv_heads, head_size) = (hyper.kv_heads, hyper.head_size);
             graph.add_state(State {
@@ -368,6 +390,7 @@ impl<'d> Builder<'_, 'd, '_> {
                 kv_heads,
                 positions,
                 head_size,
+                kv_type,
             })
         };
         let caches = &mut self.caches;

@@ -17,7 +17,7 @@ pub use hyperparameters::{Hyperparameters, LayerPattern};
 pub use random::RandomWeights;
 
 use crate::dtype::DType;
-use crate::graph::{Graph, Section};
+use crate::graph::{Graph, KvType, Section};
 use crate::loader::{Checkpoint, LoadError, Tensor};
 use bumpalo::Bump;
 use std::collections::HashSet;
@@ -73,6 +73,15 @@ pub enum ModelError {
         source_name: String,
         tensor: String,
         found: DType,
+    },
+    #[error(
+        "{source_name}: heads have {head_size} elements; a {kv_type} KV cache takes multiples of {}, so use --kv-type f16",
+        kv_type.block_len()
+    )]
+    KvBlocks {
+        source_name: String,
+        head_size: u32,
+        kv_type: KvType,
     },
     #[error(
         "{source_name}: tensor {tensor} has no place in definition `{family}`; the file is of \
@@ -187,7 +196,7 @@ impl Model {
     /// each call, so that only one at a time need be in memory.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         match &self.weights {
-            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name).cloned(),
+            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name),
             Weights::Random(random) => random.tensor(name),
         }
     }
@@ -195,7 +204,7 @@ impl Model {
     fn lookup(&self, name: &str) -> Option<(DType, Vec<usize>)> {
         match &self.weights {
             Weights::Checkpoint(checkpoint) => {
-                checkpoint.tensor(name).map(|t| (t.dtype, t.shape.clone()))
+                checkpoint.info(name).map(|t| (t.dtype, t.shape.clone()))
             }
             Weights::Random(random) => random.lookup(name),
         }
@@ -219,6 +228,7 @@ impl Model {
         let extent = Extent {
             rows: 1,
             context: 1,
+            kv_type: KvType::F16,
             logits: Logits::Last,
         };
         let graph = self.graph(&arena, extent)?;

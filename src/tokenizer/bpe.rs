@@ -85,6 +85,11 @@ impl ByteLevel {
         self.pre.add_bos
     }
 
+    /// Whether text is brought to Unicode's normal form C first, unless the file says otherwise.
+    pub(super) fn composed(&self) -> bool {
+        self.pre.composed
+    }
+
     /// The token whose text is exactly `text`.
     pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         self.model.token_to_id(text)
@@ -94,7 +99,7 @@ impl ByteLevel {
     /// vocabularies does; [`ByteLevel::unspellable`] tells.
     pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut spelled = String::new();
-        self.pre.split(&self.pre.normalized(text), &mut |word| {
+        self.pre.split(text, &mut |word| {
             // A byte without a token still keeps its neighbours from merging with each other.
             let parts = word.as_bytes().split(|&byte| self.is_absent(byte));
             for part in parts.filter(|part| !part.is_empty()) {

@@ -7,8 +7,6 @@
 
 use super::TokenizerError;
 use crate::loader::Metadata;
-use std::borrow::Cow;
-use tokenizers::NormalizedString;
 use tokenizers::utils::SysRegex;
 
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -125,7 +123,7 @@ pub(super) struct PreTokenizer {
     steps: Vec<(SysRegex, Whitespace)>,
     pub(super) ignore_merges: bool,
     pub(super) add_bos: bool,
-    composed: bool,
+    pub(super) composed: bool,
 }
 
 impl PreTokenizer {
@@ -151,16 +149,6 @@ impl PreTokenizer {
             add_bos: family.add_bos,
             composed: family.composed,
         })
-    }
-
-    /// The text as the words are cut from it.
-    pub(super) fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if !self.composed || text.is_ascii() {
-            return Cow::Borrowed(text);
-        }
-        let mut normalized = NormalizedString::from(text);
-        normalized.nfc();
-        Cow::Owned(normalized.get().to_owned())
     }
 
     /// Calls `word` for every word of `text`, in order; together they are the text.
