@@ -36,6 +36,7 @@ pub use recording::Recording;
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::loader::Tensor;
 use crate::program::Program;
+use geometry::Machine;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;
@@ -86,10 +87,10 @@ impl Gpu {
             programs.iter().all(|p| p.states == states),
             "programs of different caches"
         );
-        let wave = found.info.wave;
+        let machine = Machine::of(&found.info);
         let lowered = programs
             .iter()
-            .map(|p| lower(p, wave))
+            .map(|p| lower(p, machine))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
@@ -139,7 +140,7 @@ impl Gpu {
 
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
-        let launches = lower(&program, self.shared.info.wave)?;
+        let launches = lower(&program, Machine::of(&self.shared.info))?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 

@@ -14,7 +14,9 @@ pub mod recorded;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
-pub use compile::{CompileError, Compiled, compile};
+pub use compile::{
+    CompileError, Compiled, FAST_ROWS, PromptPrecision, UnknownPrecision, compile, compile_with,
+};
 pub use contents::{Contents, Profile, RecordedNode};
 pub use device::{DeviceChoice, UnknownDevice};
 pub use dump::{Format, Stage, dump};
