@@ -8,7 +8,8 @@
 //!    quantised, 16-bit floats ([`Element::F16`]) only by GEMMs of several rows without f32 weights,
 //!    and a GEMM reads one kind of activation for all of its weights.
 //! 4. `H` is a multiple of `G`; RoPE turns an even number of elements, at most `D`.
-//! 5. Each cache is appended to by exactly one node, before any node attends to it.
+//! 5. Each cache is appended to by exactly one node, before any node attends to it; a layer's keys
+//!    and values are of one type, and a head is whole blocks of it.
 //! 6. The result is an `f32` value somebody writes.
 
 use super::{Element, Graph, Heads, Node, NodeId, Op, StateKind, Value, ValueId, Weight};
@@ -502,6 +503,14 @@ impl<'g, 'a> Check<'g, 'a> {
             "positions of the value cache",
             keys.positions,
             values.positions,
+        )?;
+        self.same("type of the value cache", keys.kv_type, values.kv_type)?;
+        let block = keys.kv_type.block_len();
+        self.holds(
+            &format!("head size of a {} cache", keys.kv_type),
+            &format!("a multiple of {block}"),
+            keys.head_size,
+            keys.head_size.is_multiple_of(block),
         )?;
         if let Op::AttentionSplit { heads, split, .. } = self.node.op {
             let splits = keys.positions.div_ceil(split);

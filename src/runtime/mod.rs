@@ -6,6 +6,7 @@
 //! then on only writes tokens and a position and replays.
 
 mod backend;
+mod chunks;
 mod compile;
 mod contents;
 mod device;

@@ -1,10 +1,12 @@
 //! A session: one sequence of tokens over a recorded model.
 
 use super::backend::{Backend, BackendError, Recording};
-use super::compile::CompileError;
+use super::chunks;
+use super::compile::{CompileError, PromptPrecision};
 use super::contents::{Contents, Profile, profile};
 use super::device::{DeviceChoice, Prepared, prepare};
 use crate::cpu::isa::Isa;
+use crate::graph::KvType;
 use crate::hip::Search;
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
@@ -38,8 +40,12 @@ pub struct SessionOptions {
     pub threads: usize,
     /// `S`, positions of the cache.
     pub context: u32,
-    /// Rows of a prompt chunk.
+    /// What the cache's elements are.
+    pub kv_type: KvType,
+    /// Rows of the largest prompt chunk; 0: 512 on a GPU, 256 on the CPU.
     pub chunk_rows: u32,
+    /// What a GPU computes long prompts with.
+    pub prompt_precision: PromptPrecision,
     /// Run every step launch by launch instead of replaying the recording.
     pub eager: bool,
     /// Which rows get logits; `All` only for measuring perplexity.
@@ -57,7 +63,9 @@ impl Default for SessionOptions {
             drivers: Search::default(),
             threads: 1,
             context: 2048,
-            chunk_rows: 256,
+            kv_type: KvType::F16,
+            chunk_rows: 0,
+            prompt_precision: PromptPrecision::default(),
             eager: false,
             logits: Logits::Last,
             poison: false,
@@ -71,7 +79,7 @@ impl Default for SessionOptions {
 pub enum Part {
     /// One token's step.
     Decode,
-    /// A chunk of a prompt.
+    /// The largest chunk of a prompt.
     Prompt,
 }
 
@@ -104,7 +112,10 @@ pub struct Report {
 /// A recorded model and the sequence it is in the middle of.
 pub struct Session {
     decode: Box<dyn Recording>,
-    prompt: Box<dyn Recording>,
+    /// The largest first.
+    prompts: Vec<Box<dyn Recording>>,
+    /// Their rows.
+    chunk_rows: Vec<u32>,
     backend: Box<dyn Backend>,
     options: SessionOptions,
     position: u32,
@@ -122,11 +133,15 @@ impl Session {
         let Prepared {
             backend,
             decode,
-            prompt,
+            prompts,
         } = prepare(model, options, progress)?;
+        let chunk_rows = prompts.iter().map(|program| program.rows).collect();
+        let prompts = prompts.into_iter().map(|program| backend.record(program));
+        let prompts = prompts.collect::<Result<_, _>>()?;
         Ok(Session {
             decode: backend.record(decode)?,
-            prompt: backend.record(prompt)?,
+            prompts,
+            chunk_rows,
             backend,
             options: options.clone(),
             position: 0,
@@ -178,7 +193,7 @@ impl Session {
     pub fn program(&self, part: Part) -> &Program {
         match part {
             Part::Decode => self.decode.program(),
-            Part::Prompt => self.prompt.program(),
+            Part::Prompt => self.prompts[0].program(),
         }
     }
 
@@ -204,7 +219,7 @@ impl Session {
     fn recording(&mut self, part: Part) -> &mut dyn Recording {
         match part {
             Part::Decode => &mut *self.decode,
-            Part::Prompt => &mut *self.prompt,
+            Part::Prompt => &mut *self.prompts[0],
         }
     }
 
@@ -229,25 +244,20 @@ impl Session {
         on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<&[f32], SessionError> {
         self.check(tokens)?;
-        let chunk_rows = self.prompt.program().rows as usize;
-        let mut done = 0;
-        let mut row = 0;
-        for chunk in tokens.chunks(chunk_rows) {
-            let step = Step {
-                position: self.position,
-                tokens: chunk,
-            };
-            run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
-            done += chunk.len();
-            if self.options.logits == Logits::All {
-                row = chunk.len() - 1;
-            }
+        let (mut done, mut last) = (0, (0, 0));
+        while done < tokens.len() {
+            last = self.chunk(&tokens[done..])?;
+            done += last.1;
             if on_chunk(done).is_break() {
                 break;
             }
         }
-        Ok(self.prompt.result(row))
+        let (index, rows) = last;
+        let row = match self.options.logits {
+            Logits::Last => 0,
+            Logits::All => rows - 1,
+        };
+        Ok(self.prompts[index].result(row))
     }
 
     /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.
@@ -265,19 +275,27 @@ impl Session {
             "the session keeps only the last row's logits"
         );
         self.check(tokens)?;
-        let chunk_rows = self.prompt.program().rows as usize;
-        for (index, chunk) in tokens.chunks(chunk_rows).enumerate() {
-            let step = Step {
-                position: self.position,
-                tokens: chunk,
-            };
-            run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
-            for row in 0..chunk.len() {
-                each(index * chunk_rows + row, self.prompt.result(row));
+        let mut done = 0;
+        while done < tokens.len() {
+            let (index, rows) = self.chunk(&tokens[done..])?;
+            for row in 0..rows {
+                each(done + row, self.prompts[index].result(row));
             }
+            done += rows;
         }
         Ok(())
+    }
+
+    /// Appends as many of `tokens` as one recording takes: which one, and how many they were.
+    fn chunk(&mut self, tokens: &[u32]) -> Result<(usize, usize), SessionError> {
+        let (index, rows) = chunks::next(tokens.len(), &self.chunk_rows);
+        let step = Step {
+            position: self.position,
+            tokens: &tokens[..rows],
+        };
+        run(&mut *self.prompts[index], step, self.options.eager)?;
+        self.position += rows as u32;
+        Ok((index, rows))
     }
 
     /// The program a decode step replays.
@@ -287,25 +305,24 @@ impl Session {
 
     /// What has been done so far, by the recordings' own counters.
     pub fn report(&self) -> Report {
-        let programs = [self.decode.program(), self.prompt.program()];
-        let fallback = self.decode.fallback().or(self.prompt.fallback());
+        let all = || std::iter::once(&self.decode).chain(&self.prompts);
+        let fallback = all().find_map(|recording| recording.fallback());
         Report {
             device: self.backend.describe(),
             threads: self.backend.threads(),
-            launches_per_step: programs[0].launches.len(),
+            launches_per_step: self.decode.program().launches.len(),
             nodes: self.decode.nodes(),
             replays: self.decode.replays(),
-            prompt_replays: self.prompt.replays(),
-            eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),
+            prompt_replays: self.prompts.iter().map(|p| p.replays()).sum(),
+            eager_steps: all().map(|recording| recording.eager_steps()).sum(),
             graph_replay: fallback.is_none(),
             graph_fallback: fallback.map(str::to_string),
             decode_launch_us: self.decode.launch_time().map(|t| t.as_secs_f64() * 1e6),
-            recordings: programs.len(),
+            recordings: all().count(),
             weight_bytes: self.backend.weight_bytes(),
-            kv_bytes: programs[0].state_bytes() as u64,
-            arena_bytes: programs
-                .iter()
-                .map(|p| p.arena_bytes as u64)
+            kv_bytes: self.decode.program().state_bytes() as u64,
+            arena_bytes: all()
+                .map(|recording| recording.program().arena_bytes as u64)
                 .max()
                 .unwrap_or(0),
         }
