@@ -91,7 +91,7 @@ fn llama() {
 #[test]
 fn llama_on_a_gpu() {
     let model = toy("llama");
-    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
+    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32), ("gpu.prompt.fast", 64)] {
         let arena = Bump::new();
         let extent = Extent {
             kv_type: KvType::F16,

@@ -155,8 +155,13 @@ fn programs(
         rows => rows,
     };
     let prompts = chunks::sizes(largest.min(context.max(1)), on_gpu);
-    let prompts = prompts.into_iter().map(|rows| program(rows, options.logits));
-    Ok((program(1, Logits::Last)?, prompts.collect::<Result<_, _>>()?))
+    let prompts = prompts
+        .into_iter()
+        .map(|rows| program(rows, options.logits));
+    Ok((
+        program(1, Logits::Last)?,
+        prompts.collect::<Result<_, _>>()?,
+    ))
 }
 
 #[cfg(test)]
