@@ -128,7 +128,8 @@ template <u32 DP> struct CacheTiles {
     MEMBER void copy(f16* tile, const f16* cache, u32 base, u32 first, u32 end, u32 D) {
 #pragma unroll
         for (u32 i = 0; i < KEYS * PIECES / THREADS_FLASH; i++) {
-            u32 index = thread_x() + i * THREADS_FLASH, row = index / PIECES, piece = index % PIECES;
+            u32 index = thread_x() + i * THREADS_FLASH;
+            u32 row = copied_row<PIECES>(index), piece = copied_piece<PIECES>(index);
             u32 position = base + row;
             bool seen = position >= first && position < end && piece * 8 < D;
             const f16* from = cache + (seen ? (u64)position * D + piece * 8 : (u64)first * D);

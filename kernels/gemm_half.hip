@@ -57,7 +57,8 @@ template <u32 ROWS> struct Rows {
     MEMBER void copy(f16* tile, const u8* base, u32 stride, u32 row, u32 last, u32 k0, u32 end) {
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF, r = index / PIECES_DEEP, piece = index % PIECES_DEEP;
+            u32 index = thread_x() + i * THREADS_HALF;
+            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
             u32 at = (k0 + piece * 8) * 2, live = at < end ? 16 : 0;
             // A copy of no bytes writes zeros; it is still given an address that exists.
             const u8* from = row_of(base, stride, minimum(row + r, last)) + (live ? at : 0);
@@ -74,14 +75,16 @@ template <u32 ROWS> struct Rows {
     DEVICE_MEMBER void load(const u8* base, u32 stride, u32 row, u32 last, u32 k0) {
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF, r = index / PIECES_DEEP, piece = index % PIECES_DEEP;
+            u32 index = thread_x() + i * THREADS_HALF;
+            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
             held[i] = *(const u32x4*)(row_of(base, stride, minimum(row + r, last)) + (k0 + piece * 8) * 2);
         }
     }
     DEVICE_MEMBER void store(f16* tile) const {
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF, r = index / PIECES_DEEP, piece = index % PIECES_DEEP;
+            u32 index = thread_x() + i * THREADS_HALF;
+            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
             *(u32x4*)(tile + 8 * place<PIECES_DEEP>(r, piece)) = held[i];
         }
     }
@@ -91,8 +94,7 @@ template <u32 ROWS> struct Rows {
 // Weights into a tile [COLS][DEPTH] through registers: a thread has EACH sixteens of one row.
 template <class W, u32 COLS> struct Columns {
     CONSTANT u32 EACH = COLS * DEPTH / 16 / THREADS_HALF;
-    CONSTANT u32 SHARERS = THREADS_HALF / COLS;
-    static_assert(EACH > 0 && EACH * SHARERS == STEPS, "threads have whole sixteens of a row");
+    static_assert(EACH > 0 && EACH * (THREADS_HALF / COLS) == STEPS, "threads have whole sixteens of a row");
 
     const u8* w;
     Planes planes;
@@ -101,8 +103,8 @@ template <class W, u32 COLS> struct Columns {
 
     DEVICE_MEMBER void open(const u8* base, u32 stride, u32 column, u32 n, u32 k_) {
         k = k_;
-        row = thread_x() / SHARERS;
-        first = thread_x() % SHARERS * EACH;
+        row = expanded_row<STEPS, EACH>(thread_x());
+        first = expanded_sixteen<STEPS, EACH>(thread_x(), 0);
         w = row_of(base, stride, minimum(column + row, n - 1));
         planes = {};
         if constexpr (!W::FLOAT)
@@ -121,7 +123,7 @@ template <class W, u32 COLS> struct Columns {
         u32 index = first + part;
         expand(held[part], index % 2, out);
         for (u32 i = 0; i < 2; i++)
-            *(f16x8*)(tile + 8 * place<PIECES_DEEP>(row, 2 * index + i)) = out[i];
+            *(f16x8*)(tile + 8 * place<PIECES_DEEP>(row, expanded_piece(index, i))) = out[i];
     }
     // What is stored between the products of step `step`: a fair share of the parts, and once both parts of a block are,
     // the next tile's are loaded into their registers.

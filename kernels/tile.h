@@ -17,6 +17,16 @@ template <u32 PIECES> INDEX u32 place(u32 row, u32 piece) {
     return row * PIECES + (piece ^ (row & 7));
 }
 
+// Where the `index`-th of a tile's pieces goes when threads copy them in their order.
+template <u32 PIECES> INDEX u32 copied_row(u32 index) { return index / PIECES; }
+template <u32 PIECES> INDEX u32 copied_piece(u32 index) { return index % PIECES; }
+// Where a thread's part `part` of `EACH` sixteens goes, half by half: threads in order have a row's sixteens, row by row.
+template <u32 SIXTEENS, u32 EACH> INDEX u32 expanded_row(u32 thread) { return thread / (SIXTEENS / EACH); }
+template <u32 SIXTEENS, u32 EACH> INDEX u32 expanded_sixteen(u32 thread, u32 part) {
+    return thread % (SIXTEENS / EACH) * EACH + part;
+}
+INDEX u32 expanded_piece(u32 sixteen, u32 half) { return 2 * sixteen + half; }
+
 // ---- NVIDIA: mma.m16n8k16 twice, operands by ldmatrix.x4 ----
 
 // Lane l gives ldmatrix.x4 the address of row l % 8 of 8 × 8 matrix l / 8, which goes to register l / 8. The product's
