@@ -10,6 +10,7 @@ use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
 use support::compare::{assert_as_near, assert_close, assert_same_bits};
+use support::decode::decoding_is_stepping;
 use support::oracle::{FORMATS, Format, Kv, Rounding};
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
@@ -328,6 +329,21 @@ fn recording_threads_and_poison_change_no_bit() {
             let counted = (report.replays, report.prompt_replays, report.eager_steps);
             assert_eq!(counted, expected, "{way:?}");
         }
+    }
+}
+
+#[test]
+fn tokens_that_are_fed_back_are_those_fed_by_hand() {
+    for name in ["Q4_1", "F16"] {
+        let recipe = Recipe::of(Format::by_name(name));
+        let Opened { toy, model, .. } = open(recipe);
+        let prompt = toy.tokens(18, 11);
+        let way = Way {
+            threads: 2,
+            poison: true,
+            ..PLAIN
+        };
+        decoding_is_stepping(&mut session(&model, way), &prompt, &recipe.describe());
     }
 }
 

@@ -15,7 +15,6 @@ use super::{interrupt, text};
 use crate::generate::{Finish, GenerateError, Generation, Generator, Position, Settings};
 use crate::model::Logits;
 use crate::runtime::Session;
-use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 
 /// The object of `--format json`.
@@ -69,7 +68,6 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     };
     let mut loaded = load::load(&config, &wanted)?;
     let tokens = prompt_tokens(&loaded.tokenizer, &prompt, config.special)?;
-    let sampler = Sampler::new(config.sampling, loaded.session.vocabulary() as usize);
     let settings = Settings {
         max_tokens: config.max_tokens,
         stop: config.stop,
@@ -91,7 +89,7 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     let generation = Generator::new(
         &mut loaded.session,
         &loaded.tokenizer,
-        sampler.map_err(CliError::input)?,
+        config.sampling,
         settings,
     )
     .run(&tokens, &interrupt::asked, &mut on_text)

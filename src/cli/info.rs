@@ -112,7 +112,7 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         name: tensor.name.clone(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape.clone(),
-        bytes: tensor.data.len() as u64,
+        bytes: tensor.bytes(),
     });
     let mut json = Json {
         file: checkpoint.path().display().to_string(),
@@ -129,7 +129,7 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         memory: Memory {
             context,
             kv_type: config.kv_type.name(),
-            weight_bytes: checkpoint.tensors().map(|t| t.data.len() as u64).sum(),
+            weight_bytes: checkpoint.tensors().map(|t| t.bytes()).sum(),
             kv_bytes,
         },
         parameters: checkpoint.tensors().map(|t| t.element_count() as u64).sum(),
@@ -183,7 +183,7 @@ fn types(checkpoint: &Checkpoint) -> Vec<TypeRow> {
             runs: dtype.is_runnable(),
         });
         row.tensors += 1;
-        row.bytes += tensor.data.len() as u64;
+        row.bytes += tensor.bytes();
     }
     let mut rows: Vec<TypeRow> = rows.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));

@@ -317,6 +317,12 @@ pub(super) fn resolve_plain(
             x: input(0),
             y: output(0),
         },
+        Op::Sample => Task::Sample {
+            isa,
+            step,
+            chain: Arc::clone(&buffers.shared.chain),
+            x: input(0),
+        },
     })
 }
 

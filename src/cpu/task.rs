@@ -5,6 +5,7 @@ use super::gemm::{Gated, Gemm, Scratch};
 use super::half_rows::{Rounded, Widened};
 use super::isa::Isa;
 use super::kv::CacheShape;
+use super::sample::Chain;
 use super::team::Worker;
 use super::weights::Table;
 use super::{activation, elementwise, embed, kv, norm, rope, silu};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 /// The words that change from step to step, at an address that does not.
 pub struct StepMemory {
     position: UnsafeCell<u32>,
+    /// The position after the last live row.
+    end: UnsafeCell<u32>,
     tokens: Box<[UnsafeCell<u32>]>,
 }
 
@@ -30,6 +33,7 @@ impl StepMemory {
         let tokens = (0..rows).map(|_| UnsafeCell::new(0)).collect();
         StepMemory {
             position: UnsafeCell::new(0),
+            end: UnsafeCell::new(0),
             tokens,
         }
     }
@@ -42,6 +46,7 @@ impl StepMemory {
         // SAFETY: the caller's promise.
         unsafe {
             *self.position.get() = step.position;
+            *self.end.get() = step.position + step.tokens.len() as u32;
             for (cell, &token) in self.tokens.iter().zip(step.tokens) {
                 *cell.get() = token;
             }
@@ -53,6 +58,13 @@ impl StepMemory {
     unsafe fn position(&self) -> usize {
         // SAFETY: the caller's promise.
         unsafe { *self.position.get() as usize }
+    }
+
+    /// # Safety
+    /// No `set` at the same time.
+    unsafe fn end(&self) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.end.get() }
     }
 
     /// # Safety
@@ -215,6 +227,12 @@ pub enum Task {
     },
     Rounded(Rounded),
     Widened(Widened),
+    Sample {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        chain: Arc<Chain>,
+        x: Rows,
+    },
 }
 
 // SAFETY: the addresses lead into memory that the recording owning the task keeps alive and that no
@@ -246,6 +264,7 @@ impl Task {
             Task::LastRow { .. } => "last_row",
             Task::Rounded(rounded) => rounded.inner.name(),
             Task::Widened(_) => "gemm",
+            Task::Sample { .. } => "sample",
         }
     }
 
@@ -493,6 +512,16 @@ impl Task {
                 Task::LastRow { x, y } => {
                     if worker.index == 0 {
                         y.f32(0).copy_from_nonoverlapping(x.f32(rows - 1), x.cols);
+                    }
+                }
+                Task::Sample {
+                    isa,
+                    step,
+                    chain,
+                    x,
+                } => {
+                    if worker.index == 0 {
+                        chain.choose(*isa, x.slice(0), step.end());
                     }
                 }
             }

@@ -5,7 +5,8 @@
 //! wrote. Four things flow through it. *Values* are temporaries that the planner places in the
 //! arena. *Weights* are constants named as the checkpoint names them. *States* outlive a step (the
 //! K and V caches). And the *step* itself (tokens, position, live rows), which only `embed`,
-//! `rope_table`, the cache and attention ops and `last_row` read.
+//! `rope_table`, the cache and attention ops and `last_row` read, and which `sample` writes for the
+//! step that follows.
 //!
 //! What is deliberately absent: files, kernels, devices, offsets, and any control flow. A graph is
 //! built by `model`, rewritten by `pass`, and believed only after [`verify()`], which hands out the

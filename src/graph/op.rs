@@ -120,6 +120,9 @@ pub enum Op {
     Quantize,
     /// `y [1, N]`: the last live row of `x [R, N]`.
     LastRow,
+    /// Chooses the token that follows the step from `logits [1, V]`, and makes it the next step's. An
+    /// effect without an output; by which settings is, like the step, not in the graph.
+    Sample,
 }
 
 impl Op {
@@ -143,6 +146,7 @@ impl Op {
             Op::Scale { .. } => "scale",
             Op::Quantize => "quantize",
             Op::LastRow => "last_row",
+            Op::Sample => "sample",
         }
     }
 
@@ -198,9 +202,12 @@ impl Op {
                 format!("{heads}{} split={split}", WindowText(window))
             }
             Op::Scale { by } => format!("by={by}"),
-            Op::Gemm { residual: false } | Op::AddBias | Op::Add | Op::Quantize | Op::LastRow => {
-                String::new()
-            }
+            Op::Gemm { residual: false }
+            | Op::AddBias
+            | Op::Add
+            | Op::Quantize
+            | Op::LastRow
+            | Op::Sample => String::new(),
         }
     }
 }

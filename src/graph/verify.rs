@@ -11,6 +11,8 @@
 //! 5. Each cache is appended to by exactly one node, before any node attends to it; a layer's keys
 //!    and values are of one type, and a head is whole blocks of it.
 //! 6. The result is an `f32` value somebody writes.
+//! 7. At most one node samples, from one row, and it is the last: it changes the step that all others
+//!    read.
 
 use super::{Element, Graph, Heads, Node, NodeId, Op, StateKind, Value, ValueId, Weight};
 use crate::dtype::DType;
@@ -87,6 +89,7 @@ pub fn verify(graph: Graph<'_>) -> Result<Verified<'_>, VerifyError> {
             }
         }
         check.shapes()?;
+        check.last_if_sample()?;
         check.states(&mut appended)?;
         for &value in node.outputs {
             if let Some(first) = written[value.index()].replace(check.id) {
@@ -363,7 +366,18 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.same("rows", 1, self.output(0).rows)?;
                 self.same("columns", self.input(0).cols, self.output(0).cols)
             }
+            Op::Sample => {
+                self.arity(1, 0, 0)?;
+                self.float("logits", self.input(0))?;
+                self.same("rows", 1, self.input(0).rows)
+            }
         }
+    }
+
+    fn last_if_sample(&self) -> Verdict {
+        let last = self.id.index() + 1 == self.graph.nodes().len();
+        let placed = last || self.node.op != Op::Sample;
+        self.holds("place", "the end of the graph", "a node after it", placed)
     }
 
     fn gemm(&self, residual: bool) -> Verdict {

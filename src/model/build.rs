@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// Which rows the head is computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// Only the last live row: what generation needs.
+    /// Only the last live row, from which the next token is chosen: what generation needs.
     Last,
     /// Every row: what perplexity needs.
     All,
@@ -76,6 +76,17 @@ pub fn build<'a>(
         message: "no node writes `logits`".into(),
     })?;
     graph.set_result(result);
+    if extent.logits == Logits::Last {
+        // Not a matter of the family: any logits are sampled alike.
+        graph.push(Node {
+            op: Op::Sample,
+            section: Section::Epilogue,
+            inputs: &[result],
+            weights: &[],
+            states: &[],
+            outputs: &[],
+        });
+    }
     Ok(graph)
 }
 

@@ -197,7 +197,7 @@ impl Model {
     /// each call, so that only one at a time need be in memory.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         match &self.weights {
-            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name).cloned(),
+            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name),
             Weights::Random(random) => random.tensor(name),
         }
     }
@@ -205,7 +205,7 @@ impl Model {
     fn lookup(&self, name: &str) -> Option<(DType, Vec<usize>)> {
         match &self.weights {
             Weights::Checkpoint(checkpoint) => {
-                checkpoint.tensor(name).map(|t| (t.dtype, t.shape.clone()))
+                checkpoint.info(name).map(|t| (t.dtype, t.shape.clone()))
             }
             Weights::Random(random) => random.lookup(name),
         }

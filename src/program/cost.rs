@@ -144,6 +144,8 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
         Op::Quantize => cost.flops = 2 * elements(node.outputs),
         Op::AddBias | Op::Add | Op::Scale { .. } => cost.flops = elements(node.outputs),
         Op::LastRow => cost.value_bytes = 2 * value_bytes(node.outputs),
+        // What taking the likeliest token needs; other settings look again at a part.
+        Op::Sample => cost.flops = elements(node.inputs),
     }
     cost
 }

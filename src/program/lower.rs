@@ -119,7 +119,7 @@ fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
             let partials = graph.value(node.outputs[0]).cols / heads.partial_len();
             partials / (heads.query / heads.kv)
         }
-        Op::AttentionCombine { .. } | Op::LastRow => 1,
+        Op::AttentionCombine { .. } | Op::LastRow | Op::Sample => 1,
         Op::KvAppend { .. } => rows(node.inputs[0]),
         _ => node.outputs.first().map_or(1, |&v| rows(v)),
     }

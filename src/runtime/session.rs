@@ -10,6 +10,7 @@ use crate::graph::KvType;
 use crate::hip::Search;
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
+use crate::sampler::{Rule, SamplerError, Sampling};
 use std::ops::ControlFlow;
 use std::path::Path;
 use thiserror::Error;
@@ -27,6 +28,10 @@ pub enum SessionError {
     Token { token: u32, vocabulary: u32 },
     #[error("a prompt needs at least one token")]
     NoTokens,
+    #[error("no token is chosen: the sequence was changed after its last step")]
+    NothingChosen,
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
 }
 
 /// How a session is set up.
@@ -83,6 +88,14 @@ pub enum Part {
     Prompt,
 }
 
+/// Which recording ran last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ran {
+    Decode,
+    /// One of the prompt's; `row` of its result is the last token's.
+    Prompt { index: usize, row: usize },
+}
+
 /// What a session has done and what it holds.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Report {
@@ -111,15 +124,19 @@ pub struct Report {
 
 /// A recorded model and the sequence it is in the middle of.
 pub struct Session {
-    decode: Box<dyn Recording>,
+    pub(super) decode: Box<dyn Recording>,
     /// The largest first.
-    prompts: Vec<Box<dyn Recording>>,
+    pub(super) prompts: Vec<Box<dyn Recording>>,
     /// Their rows.
     chunk_rows: Vec<u32>,
-    backend: Box<dyn Backend>,
-    options: SessionOptions,
-    position: u32,
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) options: SessionOptions,
+    pub(super) position: u32,
     vocabulary: u32,
+    /// Whether the device's next step is at `position`, with the token that was chosen for it.
+    pub(super) linked: bool,
+    /// Where the last token's logits are.
+    pub(super) last: Ran,
 }
 
 impl Session {
@@ -146,6 +163,8 @@ impl Session {
             options: options.clone(),
             position: 0,
             vocabulary: model.hyperparameters().vocabulary,
+            linked: false,
+            last: Ran::Prompt { index: 0, row: 0 },
         })
     }
 
@@ -166,12 +185,24 @@ impl Session {
 
     /// Forgets the sequence.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.truncate(0);
     }
 
     /// Forgets the tokens from `position` on; nothing where the sequence is no longer than that.
     pub fn truncate(&mut self, position: u32) {
-        self.position = self.position.min(position);
+        if position < self.position {
+            self.position = position;
+            self.linked = false;
+        }
+    }
+
+    /// How the prompts and steps from now on choose the token after them. Greedy until this is called.
+    ///
+    /// # Errors
+    /// [`SamplerError::Setting`] names a setting outside its range.
+    pub fn set_sampling(&mut self, sampling: &Sampling) -> Result<(), SessionError> {
+        sampling.validate()?;
+        Ok(self.backend.set_rule(&Rule::new(sampling))?)
     }
 
     /// Runs the steps from now on launch by launch, or replays them. The bits are the same.
@@ -213,6 +244,7 @@ impl Session {
             position: self.position,
             tokens,
         };
+        self.linked = false;
         Ok(profile(self.recording(part), step, repetitions)?)
     }
 
@@ -230,8 +262,11 @@ impl Session {
             position: self.position,
             tokens: &[token],
         };
+        self.linked = false;
         run(&mut *self.decode, step, self.options.eager)?;
         self.position += 1;
+        self.linked = true;
+        self.last = Ran::Decode;
         Ok(self.decode.result(0))
     }
 
@@ -244,20 +279,17 @@ impl Session {
         on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<&[f32], SessionError> {
         self.check(tokens)?;
-        let (mut done, mut last) = (0, (0, 0));
+        self.linked = false;
+        let mut done = 0;
         while done < tokens.len() {
-            last = self.chunk(&tokens[done..])?;
-            done += last.1;
+            done += self.chunk(&tokens[done..])?;
             if on_chunk(done).is_break() {
                 break;
             }
         }
-        let (index, rows) = last;
-        let row = match self.options.logits {
-            Logits::Last => 0,
-            Logits::All => rows - 1,
-        };
-        Ok(self.prompts[index].result(row))
+        // With every row's logits, none is chosen from.
+        self.linked = self.options.logits == Logits::Last;
+        Ok(self.last_logits())
     }
 
     /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.
@@ -275,9 +307,13 @@ impl Session {
             "the session keeps only the last row's logits"
         );
         self.check(tokens)?;
+        self.linked = false;
         let mut done = 0;
         while done < tokens.len() {
-            let (index, rows) = self.chunk(&tokens[done..])?;
+            let rows = self.chunk(&tokens[done..])?;
+            let Ran::Prompt { index, .. } = self.last else {
+                unreachable!("a chunk ran last");
+            };
             for row in 0..rows {
                 each(done + row, self.prompts[index].result(row));
             }
@@ -286,8 +322,8 @@ impl Session {
         Ok(())
     }
 
-    /// Appends as many of `tokens` as one recording takes: which one, and how many they were.
-    fn chunk(&mut self, tokens: &[u32]) -> Result<(usize, usize), SessionError> {
+    /// Appends as many of `tokens` as one recording takes; how many they were.
+    fn chunk(&mut self, tokens: &[u32]) -> Result<usize, SessionError> {
         let (index, rows) = chunks::next(tokens.len(), &self.chunk_rows);
         let step = Step {
             position: self.position,
@@ -295,7 +331,12 @@ impl Session {
         };
         run(&mut *self.prompts[index], step, self.options.eager)?;
         self.position += rows as u32;
-        Ok((index, rows))
+        let row = match self.options.logits {
+            Logits::Last => 0,
+            Logits::All => rows - 1,
+        };
+        self.last = Ran::Prompt { index, row };
+        Ok(rows)
     }
 
     /// The program a decode step replays.

@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod compare;
+pub mod decode;
 pub mod gguf_writer;
 pub mod oracle;
 pub mod rng;

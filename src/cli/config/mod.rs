@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
+use super::threads;
+use crate::dtype::DType;
 use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, PromptPrecision, UnknownDevice, UnknownPrecision};
@@ -39,6 +41,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// A graph definition that replaces the built-in one.
     pub graph: Option<PathBuf>,
+    /// The type that the model's matrices are rounded to at load.
+    pub quantize: Option<DType>,
     /// Hyperparameters for weights that are made up.
     pub shape: Option<Hyperparameters>,
     /// Where to compute.
@@ -73,6 +77,7 @@ impl Default for Config {
             name: None,
             sources: Vec::new(),
             graph: None,
+            quantize: None,
             shape: None,
             device: DeviceChoice::Auto,
             threads: 0,
@@ -115,6 +120,7 @@ impl Config {
         if let Some(path) = &args.graph {
             config.graph = Some(path.clone());
         }
+        set(&mut config.quantize, args.quantize.map(Some));
         Ok(config)
     }
 
@@ -149,6 +155,22 @@ impl Config {
         let directory = at.file.parent().unwrap_or(Path::new(""));
         if let Some(graph) = model.graph {
             self.graph = Some(resolve(directory, &graph));
+        }
+        if let Some(text) = &model.quantize {
+            let dtype = text
+                .as_ref()
+                .parse::<DType>()
+                .ok()
+                .filter(|dtype| dtype.is_runnable());
+            let dtype = dtype.ok_or_else(|| {
+                let found = text.as_ref();
+                let names = DType::runnable_names();
+                at.error(
+                    text.span(),
+                    format!("quantize \"{found}\" is not supported; supported: {names}"),
+                )
+            })?;
+            self.quantize = Some(dtype);
         }
         let digest = match &model.sha256 {
             None => None,
@@ -239,7 +261,7 @@ impl Config {
     /// The number of threads that `threads` stands for on this machine.
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => threads::default_count(),
             n => n,
         }
     }

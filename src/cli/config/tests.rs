@@ -67,6 +67,7 @@ fn complete() -> File {
             name: text(),
             sha256: spanned(),
             graph: text(),
+            quantize: spanned(),
             source: vec![Spanned::new(
                 0..0,
                 SourceEntry {
