@@ -99,7 +99,7 @@ impl Gpu {
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout, wave);
+        let needs = Needs::of(programs, &layout, machine.wave());
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -110,7 +110,7 @@ impl Gpu {
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
         let (context, vocabulary) = memory::chained(programs);
-        let chain = Chain::new(&device, &module, context, vocabulary, wave)?;
+        let chain = Chain::new(&device, &module, context, vocabulary, machine.wave())?;
         chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
