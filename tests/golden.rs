@@ -27,10 +27,7 @@ fn toy(architecture: &str) -> Model {
         context: 256,
         rms_eps: 1e-5,
         rope_base: 10_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     };
     Model::random(hyper, None, DType::Q8_0, 1).expect("the toy is a valid model")
 }

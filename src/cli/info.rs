@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::source::{Origin, Source};
 use crate::dtype::DType;
 use crate::loader::{Checkpoint, Metadata, Value};
-use crate::model::{Hyperparameters, Model};
+use crate::model::{Definition, Hyperparameters, Model};
 
 #[derive(Serialize)]
 struct Json {
@@ -102,8 +102,10 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         _ => None,
     };
     let context = config.context_for(trained);
-    let kv_bytes = Hyperparameters::from_metadata(metadata)
+    let family = metadata.str("general.architecture").ok().flatten();
+    let kv_bytes = Definition::built_in(family.unwrap_or_default(), "")
         .ok()
+        .and_then(|family| Hyperparameters::from_metadata(metadata, &family).ok())
         .and_then(|hyper| {
             let position = hyper.kv_bytes_per_position(config.kv_type);
             position.checked_mul(context as u64)

@@ -28,10 +28,8 @@ fn hyper() -> Hyperparameters {
         context: 32,
         rms_eps: 1e-5,
         rope_base: 1e4,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
         window: Some(8),
+        ..Hyperparameters::default()
     }
 }
 

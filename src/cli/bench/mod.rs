@@ -90,7 +90,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
     }
     drop(bar);
     let first_tokens = first::time(&mut session, args.repeat, &mut |session, tokens| {
-        first_token(session, tokens, &mut sampler).map(drop)
+        first_token(session, tokens).map(drop)
     })?;
     // The most that was seen, since others' load can only lower it.
     let stream = stream.max(

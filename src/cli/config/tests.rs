@@ -53,8 +53,13 @@ fn shape_keys(shape: &Hyperparameters) -> Vec<&'static str> {
         rope_base,
         rope_dims,
         rope_position_scale,
+        rope_yarn,
+        rope_base_local,
+        rotated_layers,
         embedding_scale,
+        attention_scale,
         window,
+        windowed_layers,
     )
 }
 

@@ -22,11 +22,17 @@ fn metadata() -> Metadata {
     metadata
 }
 
+/// A family with windows, all of whose layers are turned.
+fn definition() -> Definition {
+    let attention = "[[layer]]\nop = \"attention\"\nin = [\"x\"]\nwindow = \"W\"\nout = \"x\"\n";
+    Definition::parse("toy.toml", &format!("{HEAD}{attention}")).expect("it parses")
+}
+
 /// The metadata above, less the keys not given, more or other the ones that are.
 fn read(change: fn(&mut Metadata)) -> Result<Hyperparameters, ModelError> {
     let mut metadata = metadata();
     change(&mut metadata);
-    Hyperparameters::from_metadata(&metadata)
+    Hyperparameters::from_metadata(&metadata, &definition())
 }
 
 fn without(key: &str) -> Metadata {
@@ -72,11 +78,12 @@ fn hyperparameters() {
         "toy.vocab_size",
         "toy.attention.layer_norm_rms_epsilon",
     ] {
-        let error = Hyperparameters::from_metadata(&without(key)).expect_err(key);
+        let error = Hyperparameters::from_metadata(&without(key), &definition()).expect_err(key);
         says(&error.to_string(), &["m.gguf: metadata has no `", key, "`"]);
     }
     // Without a count of KV heads, every head has its own.
-    let plain = Hyperparameters::from_metadata(&without("toy.attention.head_count_kv"));
+    let rest = without("toy.attention.head_count_kv");
+    let plain = Hyperparameters::from_metadata(&rest, &definition());
     assert_eq!(plain.expect("multi-head attention").kv_heads, 4);
 }
 
