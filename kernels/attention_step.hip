@@ -9,6 +9,10 @@
 // partial result, and the one that takes the last ticket merges them in the order of positions: whichever block that is,
 // it does the same sums, so that bits do not depend on it.
 //
+// What to expect, Llama-2-7B (H = G = 32, D = 128; 8 blocks a head): at 128 positions 2.1 MB by 64 blocks, a chain of
+// latencies of about 3 us; at 4,000 positions 65.5 MB and 131 MFLOP, 22.6 us at 2.9 TB/s (H100) and 16.0 us at 4.1 TB/s
+// (MI300X). Two blocks of an SM have 64 KB of K and V on the way, where 22 bytes a ns at 1 us ask for 22 KB.
+//
 // Coherence: partials are written by all threads of a block; each publishes its writes (a release at the device's
 // scope), the block's barrier orders them before thread 0's ticket (acquire and release at the device's scope), and in
 // the block whose ticket was the last, thread 0's acquire and the barrier after it order every block's partials before

@@ -9,12 +9,29 @@
 // of both rows are in flight per lane, across the ends of rows; the first of them, and a hint to L2 for what follows,
 // before the predecessors are waited for. Integer products are exact; a block's sum becomes f32 once.
 //
+// What to expect of a launch, at 2.9 TB/s on an H100 and 4.1 TB/s on an MI300X, Llama-2-7B in Q4_0 (18 bytes for 32
+// weights; 58 instructions for as many on sm_90, of 183 that fit while their bytes arrive):
+//
+// | launch | MB | MFLOP | H100, us | MI300X, us | measured on an H100, us |
+// |---|---|---|---|---|---|
+// | norm, q, k, v [12288, 4096] | 28.3 | 101 | 9.8 | 6.9 | |
+// | o + residual [4096, 4096] | 9.4 | 34 | 3.3 | 2.3 | |
+// | norm, gate, up, rounding [2 · 11008, 4096] | 50.7 | 180 | 17.5 | 12.4 | |
+// | down + residual [4096, 11008] | 25.4 | 90 | 8.8 | 6.2 | |
+// | norm, head [32000, 4096] | 73.7 | 262 | 25.4 | 18.0 | |
+//
+// Of SmolLM2-135M every launch but the head's (31 MB: 10.8 and 7.6 us) has less than 2 MB, and takes what a chain of
+// latencies does: the wait, x from L2, the sum, the products, the store, 1.5 to 2 us.
+//
 // A norm may stand in the prologue: each block then makes the activations from x itself (rms_norm_quantize's bits),
 // under the latency of the weights that it has asked for.
 #include "activation.h"
 #include "layout.h"
 #include "norm.h"
 #include "step.h"
+
+// All kernels are one translation unit, and these names are short.
+namespace one_row {
 
 // Rows a group serves at a time.
 CONSTANT u32 ROWS = 2;
@@ -393,3 +410,5 @@ DEVICE void gated_gemv(const Source& source, const u8* gate, const u8* up, u32 w
 
 EACH_QUANTIZED(GEMV_KERNELS)
 EACH_FLOAT(GEMV_KERNELS)
+
+}  // namespace one_row

@@ -49,7 +49,9 @@ impl Normed {
     pub unsafe fn run(&self, worker: &Worker<'_>, scratch: Scratch) {
         // SAFETY: the row is live; the scratch has room for it twice behind the product's.
         let x = unsafe {
-            let row = scratch.kernel.add(self.product_scratch_bytes.next_multiple_of(64));
+            let row = scratch
+                .kernel
+                .add(self.product_scratch_bytes.next_multiple_of(64));
             let integers = row.add(self.row_bytes());
             let (x, weight, n) = (self.x.f32(0), self.weight.as_ptr(), self.x.cols);
             norm::rms_norm(self.isa, x, weight, self.eps, row.cast(), n);

@@ -124,27 +124,27 @@ impl Gemm {
         self.segments.iter().map(Segment::units).sum()
     }
 
-    /// This worker's share of the units, over `rows` live rows.
+    /// Bytes of scratch that its kernels need.
+    pub fn scratch_bytes(&self) -> usize {
+        let bytes = self.segments.iter().map(|s| s.kernel.scratch_bytes);
+        bytes.max().unwrap_or(0)
+    }
+
+    /// [`Gemm::run_on`] of its own input.
     ///
     /// # Safety
-    /// Every pointer must be valid for `rows` rows of its shape, outputs apart from inputs, and
-    /// `scratch` this thread's own; no other launch may run meanwhile.
+    /// As there.
     pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         // SAFETY: the caller's promise.
         unsafe { self.run_on(self.input, worker, rows, scratch) }
     }
 
-    /// As [`Gemm::run`], with other activations.
+    /// This worker's share of the units, over `rows` live rows of `input`.
     ///
     /// # Safety
-    /// As [`Gemm::run`], for `input` in place of the launch's.
-    pub unsafe fn run_on(
-        &self,
-        input: Input,
-        worker: &Worker<'_>,
-        rows: usize,
-        scratch: Scratch,
-    ) {
+    /// Every pointer must be valid for `rows` rows of its shape, outputs apart from inputs, and
+    /// `scratch` this thread's own; no other launch may run meanwhile.
+    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let mut share = worker.share(self.units());
         let mut before = 0;
         for segment in &self.segments {
@@ -214,13 +214,7 @@ impl Gated {
     ///
     /// # Safety
     /// As [`Gemm::run`], for `input` in place of the launch's.
-    pub unsafe fn run_on(
-        &self,
-        input: Input,
-        worker: &Worker<'_>,
-        rows: usize,
-        scratch: Scratch,
-    ) {
+    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
         for at in worker.share(self.gate.units()) {
             // SAFETY: the caller's promise; both tiles together are `tile_bytes` long.

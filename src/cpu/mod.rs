@@ -19,6 +19,7 @@ mod fused;
 mod gemm;
 pub mod gemm_f;
 pub mod gemm_q;
+pub mod half_rows;
 mod inspect;
 pub mod isa;
 pub mod kv;

@@ -11,7 +11,7 @@
 //! - Activations lie in LDS, [`STAGED_BYTES`] at a time; a row that is normalised has to fit.
 
 use super::geometry::Geometry;
-use super::machine::Machine;
+use super::hardware::Hardware;
 use super::pack::row_layout;
 use super::tuning::{Class, Kind};
 use crate::dtype::DType;
@@ -59,7 +59,7 @@ pub struct GemvLaunch {
 }
 
 /// `gemv_<type>`.
-pub fn gemv(machine: &Machine, shape: GemvShape) -> GemvLaunch {
+pub fn gemv(hardware: &Hardware, shape: GemvShape) -> GemvLaunch {
     let GemvShape {
         dtype,
         n,
@@ -68,21 +68,21 @@ pub fn gemv(machine: &Machine, shape: GemvShape) -> GemvLaunch {
     } = shape;
     let kind = if normed { Kind::Normed } else { Kind::Plain };
     let pairs: u32 = n.iter().map(|n| n.div_ceil(2)).sum();
-    launch(machine, kind, dtype, pairs, k, |groups, most| {
+    launch(hardware, kind, dtype, pairs, k, |groups, most| {
         pairs.div_ceil(groups).min(most).max(1)
     })
 }
 
 /// `gated_gemv_<type>`: a run a block where results are rounded, so that the device's scheduler evens
 /// out what is left over.
-pub fn gated_gemv(machine: &Machine, shape: GatedShape) -> GemvLaunch {
+pub fn gated_gemv(hardware: &Hardware, shape: GatedShape) -> GemvLaunch {
     let GatedShape {
         dtype,
         n,
         k,
         quantizes,
     } = shape;
-    launch(machine, Kind::Gated, dtype, n, k, |groups, most| {
+    launch(hardware, Kind::Gated, dtype, n, k, |groups, most| {
         match quantizes {
             true => n.div_ceil(RUN),
             false => n.div_ceil(groups).min(most),
@@ -93,7 +93,7 @@ pub fn gated_gemv(machine: &Machine, shape: GatedShape) -> GemvLaunch {
 
 /// A launch over `pairs` pairs of rows; `blocks(groups, most)` says how many blocks.
 fn launch(
-    machine: &Machine,
+    hardware: &Hardware,
     kind: Kind,
     dtype: DType,
     pairs: u32,
@@ -102,20 +102,20 @@ fn launch(
 ) -> GemvLaunch {
     let row_bytes = row_layout(dtype, k as usize).stride as u64;
     let class = Class::of_bytes(2 * u64::from(pairs) * row_bytes);
-    let choice = machine.tuning.choice(kind, dtype, class);
+    let choice = hardware.tuning.choice(kind, dtype, class);
     let (unit_len, unit_bytes) = match dtype {
         DType::F32 => (4, 16),
         DType::F16 | DType::BF16 => (8, 32),
         _ => (32, BLOCK_BYTES),
     };
     let units = k.div_ceil(unit_len);
-    let enough = machine.compute_units.saturating_mul(ENOUGH_THREADS);
+    let enough = hardware.compute_units.saturating_mul(ENOUGH_THREADS);
     let lanes = match choice.lanes {
-        0 => lanes_per_row(units, pairs, machine.wave, enough),
-        lanes => lanes.min(machine.wave),
+        0 => lanes_per_row(units, pairs, hardware.machine.wave(), enough),
+        lanes => lanes.min(hardware.machine.wave()),
     };
     let groups = choice.threads / lanes;
-    let most = machine.compute_units.saturating_mul(choice.blocks);
+    let most = hardware.compute_units.saturating_mul(choice.blocks);
     let blocks = blocks(groups, most);
     // Every group has as much of what L2 is to hold; it asks for two rows.
     let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn every_block_has_work_and_is_whole_waves() {
         for wave in [32, 64] {
-            let machine = Machine::typical(wave);
+            let hardware = Hardware::typical(wave);
             for &dtype in DType::RUNNABLE {
                 for k in [32, 64, 256, 576, 1536, 4096, 11_008, 28_672] {
                     for n in [1, 3, 64, 576, 1537, 4096, 32_000, 128_256] {
@@ -170,9 +170,9 @@ mod tests {
                             quantizes,
                         };
                         for (things, launch) in [
-                            (pairs, gemv(&machine, plain)),
-                            (n, gated_gemv(&machine, gated(false))),
-                            (n.div_ceil(RUN), gated_gemv(&machine, gated(true))),
+                            (pairs, gemv(&hardware, plain)),
+                            (n, gated_gemv(&hardware, gated(false))),
+                            (n.div_ceil(RUN), gated_gemv(&hardware, gated(true))),
                         ] {
                             let place = format!("{dtype} {n} {k} {wave}: {launch:?}");
                             let [lanes, groups, _] = launch.geometry.block;
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn shapes_we_know() {
-        let machine = Machine::typical(32);
+        let hardware = Hardware::typical(32);
         let shape = |dtype, n, k| GemvShape {
             dtype,
             n: [n, 0, 0],
@@ -200,13 +200,13 @@ mod tests {
             normed: false,
         };
         // Llama-2-7B's output projection of attention: a warp a row pair, all blocks at once.
-        let g = gemv(&machine, shape(DType::Q4_0, 4096, 4096)).geometry;
+        let g = gemv(&hardware, shape(DType::Q4_0, 4096, 4096)).geometry;
         assert_eq!((g.grid[0], g.block, g.lds_bytes), (256, [32, 8, 1], 10_240));
         // SmolLM2's head: 18 blocks a row leave a warp mostly idle, groups of 8 lanes not.
-        let g = gemv(&machine, shape(DType::Q8_0, 49_152, 576)).geometry;
+        let g = gemv(&hardware, shape(DType::Q8_0, 49_152, 576)).geometry;
         assert_eq!((g.grid[0], g.block), (264, [8, 32, 1]));
         // One of its small matrices: too few rows to fill a device, so lanes shorten the work.
-        let g = gemv(&machine, shape(DType::Q4_1, 576, 576)).geometry;
+        let g = gemv(&hardware, shape(DType::Q4_1, 576, 576)).geometry;
         assert_eq!((g.grid[0], g.block), (36, [32, 8, 1]));
         // Llama-2-7B's gate and up: a run of 32 rows a block.
         let gated = GatedShape {
@@ -215,6 +215,6 @@ mod tests {
             k: 4096,
             quantizes: true,
         };
-        assert_eq!(gated_gemv(&machine, gated).geometry.grid[0], 344);
+        assert_eq!(gated_gemv(&hardware, gated).geometry.grid[0], 344);
     }
 }

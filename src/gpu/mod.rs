@@ -18,13 +18,13 @@ mod device;
 mod error;
 mod gemv;
 pub mod geometry;
+pub mod hardware;
 pub mod launch;
 pub mod lower;
 mod measure;
-pub mod machine;
 pub mod memory;
-pub mod pack;
 pub mod overlap;
+pub mod pack;
 mod recording;
 mod resolve;
 mod tune;
@@ -35,9 +35,9 @@ pub mod weights;
 pub use capture::Captured;
 pub use device::{Found, devices, select};
 pub use error::GpuError;
+pub use hardware::Hardware;
 pub use launch::{Arg, Form, KernelLaunch, text};
 pub use lower::{LowerError, lower};
-pub use machine::Machine;
 pub use recording::Recording;
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
@@ -64,7 +64,7 @@ struct Shared {
     tickets: DeviceBuffer,
     chain: Chain,
     stream: Stream,
-    machine: Machine,
+    hardware: Hardware,
     /// Whether launches that can begin before their predecessors have finished do.
     overlap: bool,
     info: DeviceInfo,
@@ -104,15 +104,16 @@ impl Gpu {
             programs.iter().all(|p| p.states == states),
             "programs of different caches"
         );
-        let machine = Machine::of(&found.info)?;
+        let hardware = Hardware::of(&found.info)?;
         let lowered = programs
             .iter()
-            .map(|p| lower(p, &machine))
+            .map(|p| lower(p, &hardware))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout, machine.wave);
+        let wave = hardware.machine.wave();
+        let needs = Needs::of(programs, &layout, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -123,7 +124,7 @@ impl Gpu {
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
         let (context, vocabulary) = memory::chained(programs);
-        let chain = Chain::new(&device, &module, context, vocabulary, machine.wave)?;
+        let chain = Chain::new(&device, &module, context, vocabulary, wave)?;
         chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
@@ -154,7 +155,7 @@ impl Gpu {
             tickets,
             chain,
             stream,
-            machine,
+            hardware,
             overlap,
             info: found.info.clone(),
             description: found.describe(),
@@ -168,7 +169,7 @@ impl Gpu {
 
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
-        let launches = lower(&program, &self.shared.machine)?;
+        let launches = lower(&program, &self.shared.hardware)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 

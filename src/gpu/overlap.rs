@@ -30,6 +30,8 @@ const WAIT: &[&str] = &[
     "rope",
     "rope_append",
     "rope_table",
+    "sample_choose",
+    "sample_scan",
     "scale",
     "step_fetch",
 ];

@@ -4,11 +4,12 @@
 //! one by one, so that each kind, type and class has its own best; how much to ask L2 for ahead shows
 //! only between launches, and is chosen last by whole replays of what was best.
 
+use super::hardware::Hardware;
 use super::launch::KernelLaunch;
 use super::lower::lower;
 use super::recording::Recording;
 use super::tuning::{Choice, Class, Kind, Row, Tuning};
-use super::{Gpu, GpuError, Machine};
+use super::{Gpu, GpuError};
 use crate::dtype::DType;
 use crate::program::{Program, Step};
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ impl Gpu {
     /// Times variants of `program`, which is one that [`Gpu::new`] allocated for, and gives the best
     /// as a table.
     pub fn tune(&self, program: &Program) -> Result<Tuning, GpuError> {
-        let before = &self.shared.machine;
+        let before = &self.shared.hardware;
         let general = |threads, blocks| Choice {
             lanes: 0,
             threads,
@@ -67,7 +68,9 @@ impl Gpu {
                 hint_kib,
                 ..general(threads, blocks)
             };
-            let rows = best.values().filter(|(.., choice)| *choice != general(threads, blocks));
+            let rows = best
+                .values()
+                .filter(|(.., choice)| *choice != general(threads, blocks));
             let row = |(key, _, choice): &(Key, f64, Choice)| Row {
                 kind: Some(key.0),
                 dtype: Some(key.1.name().to_ascii_lowercase()),
@@ -96,14 +99,14 @@ impl Gpu {
     fn variant(
         &self,
         program: &Program,
-        machine: &Machine,
+        hardware: &Hardware,
         tuning: Tuning,
     ) -> Result<Recording, GpuError> {
-        let machine = Machine {
+        let hardware = Hardware {
             tuning,
-            ..machine.clone()
+            ..hardware.clone()
         };
-        let launches = lower(program, &machine)?;
+        let launches = lower(program, &hardware)?;
         Recording::new(Arc::clone(&self.shared), program.clone(), launches, false)
     }
 }

@@ -113,7 +113,11 @@ impl Row {
             return Some(("blocks", "1 to 16".into(), self.blocks.to_string()));
         }
         if self.hint_kib > 1 << 20 {
-            return Some(("hint_kib", "at most 1048576".into(), self.hint_kib.to_string()));
+            return Some((
+                "hint_kib",
+                "at most 1048576".into(),
+                self.hint_kib.to_string(),
+            ));
         }
         let known = |name: &String| {
             let mut all = DType::RUNNABLE.iter();
@@ -245,7 +249,9 @@ fn table_for(arch: &str) -> (&'static str, &'static str) {
         return *table;
     }
     let nvidia = arch.starts_with("sm_");
-    let mut of_maker = TABLES.iter().filter(|(name, _)| name.starts_with("sm_") == nvidia);
+    let mut of_maker = TABLES
+        .iter()
+        .filter(|(name, _)| name.starts_with("sm_") == nvidia);
     let older = |(name, _): &&(&str, &str)| !nvidia || number(name) <= number(arch);
     let found = of_maker.clone().rfind(older).or_else(|| of_maker.next());
     *found.expect("each maker has a table")
@@ -293,18 +299,42 @@ mod tests {
     #[test]
     fn rows_that_kernels_cannot_run_are_refused() {
         for (row, why) in [
-            ("lanes = 12, threads = 256, blocks = 2, hint_kib = 0", "lanes: expected 0, 8"),
-            ("lanes = 0, threads = 512, blocks = 2, hint_kib = 0", "threads: expected a power"),
-            ("lanes = 0, threads = 256, blocks = 0, hint_kib = 0", "blocks: expected 1 to 16"),
-            ("lanes = 0, threads = 256, blocks = 2, hint_kib = 9999999", "hint_kib: expected"),
-            ("type = \"q9\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0", "found q9"),
-            ("kind = \"gated\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0", "first row"),
+            (
+                "lanes = 12, threads = 256, blocks = 2, hint_kib = 0",
+                "lanes: expected 0, 8",
+            ),
+            (
+                "lanes = 0, threads = 512, blocks = 2, hint_kib = 0",
+                "threads: expected a power",
+            ),
+            (
+                "lanes = 0, threads = 256, blocks = 0, hint_kib = 0",
+                "blocks: expected 1 to 16",
+            ),
+            (
+                "lanes = 0, threads = 256, blocks = 2, hint_kib = 9999999",
+                "hint_kib: expected",
+            ),
+            (
+                "type = \"q9\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "found q9",
+            ),
+            (
+                "kind = \"gated\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "first row",
+            ),
             ("lanes = 0", "missing field"),
-            ("warps = 3, lanes = 0, threads = 64, blocks = 2, hint_kib = 0", "unknown field"),
+            (
+                "warps = 3, lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "unknown field",
+            ),
         ] {
             let error = Tuning::parse("x", &format!("gemv = [{{ {row} }}]")).expect_err(row);
             let text = error.to_string();
-            assert!(text.starts_with("tuning table of x") && text.contains(why), "{text}");
+            assert!(
+                text.starts_with("tuning table of x") && text.contains(why),
+                "{text}"
+            );
         }
     }
 }

@@ -117,8 +117,10 @@ own! {
     set_attribute: cuFuncSetAttribute(_, _, _) as unsafe extern "C" fn(Handle, i32, i32) -> Status,
 }
 
-type LaunchEx = unsafe extern "C" fn(*const c_void, Handle, *mut *mut c_void, *mut *mut c_void) -> Status;
-type Edges = unsafe extern "C" fn(Handle, *mut Handle, *mut Handle, *mut EdgeData, *mut usize) -> Status;
+type LaunchEx =
+    unsafe extern "C" fn(*const c_void, Handle, *mut *mut c_void, *mut *mut c_void) -> Status;
+type Edges =
+    unsafe extern "C" fn(Handle, *mut Handle, *mut Handle, *mut EdgeData, *mut usize) -> Status;
 
 /// What an edge of a graph says beside its ends (`CUgraphEdgeData`): eight bytes, of which nothing is asked here.
 #[repr(C)]
@@ -256,7 +258,8 @@ impl Dialect for Nvidia {
     unsafe fn launch_overlapping(&self, launch: &Overlapping) -> Status {
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
         let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            id:
+                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue {
                 programmaticStreamSerializationAllowed: 1,

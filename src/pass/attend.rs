@@ -44,7 +44,13 @@ pub(super) fn fuse_attention_steps(
             Some("the turned q is read elsewhere too")
         } else if turned_heads != heads || turned.states != node.states {
             Some("it attends to another cache than the one appended to")
-        } else if graph.nodes().iter().filter(|n| n.states == node.states).count() != 2 {
+        } else if graph
+            .nodes()
+            .iter()
+            .filter(|n| n.states == node.states)
+            .count()
+            != 2
+        {
             Some("the cache is read elsewhere too")
         } else if graph.value(q).rows > 1 {
             Some("several rows")

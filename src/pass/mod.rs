@@ -75,6 +75,8 @@ pub struct Options {
     /// Blocks over all KV heads that share one row's attention, when rope, append and attention are
     /// one node; `None` keeps them apart.
     pub attention_blocks: Option<u32>,
+    /// From how many rows on products take activations of 16-bit floats; `None`: never.
+    pub half_rows: Option<u32>,
 }
 
 /// Which gated feed-forwards are fused.
@@ -109,7 +111,7 @@ pub fn optimise(
         rope_append::fuse_rope_append;
         attend::fuse_attention_steps, options.attention_blocks;
         split::split_attention, options.attention_split;
-        quantize::quantize_activations, options.gated_quantizes;
+        quantize::quantize_activations, options;
         eliminate::eliminate_dead;
     );
     Ok((graph, reports))

@@ -116,9 +116,8 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
             cost.flops = 2 * gemm_macs(graph, node) + 4 * elements(node.inputs);
         }
         Op::NormGatedGemm { .. } => {
-            cost.flops = 2 * gemm_macs(graph, node)
-                + 4 * elements(node.inputs)
-                + 6 * elements(node.outputs);
+            cost.flops =
+                2 * gemm_macs(graph, node) + 4 * elements(node.inputs) + 6 * elements(node.outputs);
         }
         Op::Rope { heads, dims, .. } => {
             cost.flops = 3 * rows * u64::from(heads) * u64::from(dims);
@@ -187,6 +186,9 @@ fn gemm_macs(graph: &Graph<'_>, node: &Node<'_>) -> u64 {
         weight.rows() as u64 * weight.cols() as u64
     };
     // The vector of a norm multiplies nothing here.
-    let matrices = node.weights.iter().filter(|&&w| graph.weight(w).shape.len() > 1);
+    let matrices = node
+        .weights
+        .iter()
+        .filter(|&&w| graph.weight(w).shape.len() > 1);
     rows * matrices.map(matrix).sum::<u64>()
 }

@@ -7,7 +7,7 @@ use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::cpu::rope::{rope, rope_table};
 use greta_infer::gpu::geometry;
-use greta_infer::graph::RopeStyle;
+use greta_infer::graph::{Rope, RopeStyle, Yarn};
 use greta_infer::hip::DeviceBuffer;
 use half::f16;
 
@@ -15,22 +15,22 @@ use half::f16;
 const BOUND: f64 = 4e-6;
 
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    h: usize,
-    g: usize,
-    d: usize,
-    s: usize,
-    window: usize,
-    position: usize,
-    rows: usize,
+pub struct Shape {
+    pub h: usize,
+    pub g: usize,
+    pub d: usize,
+    pub s: usize,
+    pub window: usize,
+    pub position: usize,
+    pub rows: usize,
 }
 
-struct Case {
+pub struct Case {
     shape: Shape,
-    q: Vec<f32>,
-    k: Vec<f16>,
-    v: Vec<f16>,
-    scale: f32,
+    pub q: Vec<f32>,
+    pub k: Vec<f16>,
+    pub v: Vec<f16>,
+    pub scale: f32,
 }
 
 impl Shape {
@@ -44,7 +44,7 @@ impl Shape {
 }
 
 impl Case {
-    fn new(rng: &mut Rng, shape: Shape) -> Case {
+    pub fn new(rng: &mut Rng, shape: Shape) -> Case {
         let Shape {
             h,
             g,
@@ -74,7 +74,7 @@ impl Case {
         }
     }
 
-    fn expected(&self, r: usize) -> Vec<(f64, f64)> {
+    pub fn expected(&self, r: usize) -> Vec<(f64, f64)> {
         let Shape {
             h,
             g,
@@ -112,7 +112,7 @@ impl Case {
         out
     }
 
-    fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
+    pub fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
         bench.bytes(
             &cache
                 .iter()
@@ -241,7 +241,18 @@ fn own_row(row: &[f32], angles: &[f32], d: usize, dims: usize, style: RopeStyle)
     let mut out = vec![0.0; row.len()];
     let (x, y) = (row.as_ptr(), out.as_mut_ptr());
     // SAFETY: both are whole heads, the table has all pairs, and the path is portable.
-    unsafe { rope(Isa::Portable, x, y, row.len() / d, d, angles.as_ptr(), style, dims) };
+    unsafe {
+        rope(
+            Isa::Portable,
+            x,
+            y,
+            row.len() / d,
+            d,
+            angles.as_ptr(),
+            style,
+            dims,
+        )
+    };
     out.into_iter().map(f16::from_f32).collect()
 }
 
@@ -271,7 +282,13 @@ pub fn step(bench: &Bench) {
             let mut case = Case::new(&mut rng, shape);
             let dims = if whole { d } else { d / 2 };
             let mut angles = vec![0.0; dims];
-            rope_table(position, 10_000.0, None, 1.0, &mut angles);
+            let rope_of = Rope {
+                dims: dims as u32,
+                base: 10_000.0,
+                position_scale: 1.0,
+                yarn: Yarn::NONE,
+            };
+            rope_table(position, &rope_of, None, &mut angles);
             let (k, v) = (normal(&mut rng, g * d), normal(&mut rng, g * d));
             let (k_row, v_row) = (
                 own_row(&k, &angles, d, dims, style),
@@ -305,15 +322,18 @@ pub fn step(bench: &Bench) {
             let run = |y: &DeviceBuffer, quantize: u32| {
                 let caches = [0, 1].map(|i| Case::halves(bench, &before[i]));
                 let args = args![
-                    &step, &q, &k, &v, &table, &caches[0], &caches[1], &partials, &tickets, y, h_, g_,
-                    d_, dims_, style_, s_, window_, case.scale, quantize
+                    &step, &q, &k, &v, &table, &caches[0], &caches[1], &partials, &tickets, y, h_,
+                    g_, d_, dims_, style_, s_, window_, case.scale, quantize
                 ];
                 bench.launch(kernel, geometry, args);
                 for (which, want) in [&case.k, &case.v].into_iter().enumerate() {
                     let want: Vec<u8> = want.iter().flat_map(|v| v.to_le_bytes()).collect();
                     assert!(bench.read(&caches[which]) == want, "{place}: cache {which}");
                 }
-                assert!(bench.read(&tickets).iter().all(|&b| b == 0), "{place}: tickets");
+                assert!(
+                    bench.read(&tickets).iter().all(|&b| b == 0),
+                    "{place}: tickets"
+                );
             };
             let y = bench.nans(h * d);
             run(&y, 0);

@@ -15,15 +15,15 @@ use half::f16;
 const BOUND: f64 = 1e-6;
 
 /// A matrix in the file's layout and the device's, with its values.
-struct Matrix {
-    dtype: DType,
+pub struct Matrix {
+    pub dtype: DType,
     k: usize,
-    packed: Vec<u8>,
+    pub packed: Vec<u8>,
     values: Vec<f32>,
 }
 
 impl Matrix {
-    fn new(rng: &mut Rng, dtype: DType, n: usize, k: usize) -> Matrix {
+    pub fn new(rng: &mut Rng, dtype: DType, n: usize, k: usize) -> Matrix {
         let mut file: Vec<u8> = (0..n * dtype.row_bytes(k).unwrap())
             .map(|_| rng.byte())
             .collect();
@@ -61,13 +61,18 @@ impl Matrix {
         }
     }
 
-    fn stride(&self) -> u32 {
+    pub fn stride(&self) -> u32 {
         row_layout(self.dtype, self.k).stride as u32
+    }
+
+    /// Row `n`.
+    pub fn row(&self, n: usize) -> &[f32] {
+        &self.values[n * self.k..][..self.k]
     }
 
     /// Row `n` times `x`: the product and the sum of its terms' magnitudes.
     fn dot(&self, n: usize, x: &[f64]) -> (f64, f64) {
-        let row = &self.values[n * self.k..][..self.k];
+        let row = self.row(n);
         let terms = row.iter().zip(x).map(|(&w, x)| f64::from(w) * x);
         terms.fold((0.0, 0.0), |(sum, size), term| {
             (sum + term, size + term.abs())
@@ -96,12 +101,12 @@ fn activations(rng: &mut Rng, dtype: DType, k: usize) -> (Vec<u8>, Vec<f64>) {
     (bytes, values)
 }
 
-fn name(kernel: &str, dtype: DType) -> String {
+pub fn name(kernel: &str, dtype: DType) -> String {
     format!("{kernel}_{}", dtype.name().to_lowercase())
 }
 
 /// Widths worth trying.
-fn widths(dtype: DType) -> &'static [usize] {
+pub fn widths(dtype: DType) -> &'static [usize] {
     match dtype.block_len() {
         1 => &[1, 7, 33, 64, 577, 1536],
         32 => &[32, 64, 576, 1056],
@@ -194,7 +199,7 @@ pub fn gemv(bench: &Bench) {
     for &dtype in DType::RUNNABLE {
         for &k in widths(dtype) {
             for n in [1, 2, 67] {
-                let launch = geometry::gemv(&bench.machine, shape(dtype, n, k, false));
+                let launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
                 check_gemv(bench, dtype, n, k, launch, n != 2);
             }
         }
@@ -208,10 +213,10 @@ pub fn every_group(bench: &Bench) {
         let (n, k) = (71, if dtype.block_len() == 1 { 577 } else { 768 });
         for lanes in [8, 16, 32, 64]
             .into_iter()
-            .filter(|&lanes| lanes <= bench.machine.wave)
+            .filter(|&lanes| lanes <= bench.wave)
         {
             for (threads, blocks) in [(64, 36), (256, 1), (256, 3)] {
-                let mut launch = geometry::gemv(&bench.machine, shape(dtype, n, k, false));
+                let mut launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
                 launch.geometry.block = [lanes, threads / lanes, 1];
                 launch.geometry.grid = [blocks, 1, 1];
                 launch.hinted_bytes = 3000 * blocks;
@@ -225,7 +230,7 @@ pub fn long_rows(bench: &Bench) {
     let k = 256 * 129;
     assert!(k * 80 / 32 > 2 * geometry::STAGED_BYTES as usize);
     for &dtype in DType::RUNNABLE {
-        let mut launch = geometry::gemv(&bench.machine, shape(dtype, 5, k, false));
+        let mut launch = geometry::gemv(&bench.hardware, shape(dtype, 5, k, false));
         launch.geometry.grid[0] = 1;
         check_gemv(bench, dtype, 5, k, launch, false);
     }
@@ -246,7 +251,7 @@ pub fn gemv3(bench: &Bench) {
                 bench,
                 (&x, None),
                 None,
-                geometry::gemv(&bench.machine, shape),
+                geometry::gemv(&bench.hardware, shape),
             );
             for i in 0..3 {
                 let want: Vec<_> = (0..n[i])
@@ -280,21 +285,23 @@ pub fn normed(bench: &Bench) {
             let between = match dtype.is_float() {
                 true => {
                     let y = bench.nans(k.next_multiple_of(16));
-                    let args = args![
-                        &step, &x, 0u32, &norm, EPS, &y, 0u32, k_, 1u32, 1u32
-                    ];
+                    let args = args![&step, &x, 0u32, &norm, EPS, &y, 0u32, k_, 1u32, 1u32];
                     bench.launch("rms_norm", geometry::rms_norm(k_, 1, 1), args);
                     y
                 }
                 false => {
                     let y = bench.nans(row_bytes(k) / 4);
                     let args = args![&step, &x, 0u32, &norm, EPS, &y, stride, k_, 1u32];
-                    bench.launch("rms_norm_quantize", geometry::rms_norm_quantize(k_, 1), args);
+                    bench.launch(
+                        "rms_norm_quantize",
+                        geometry::rms_norm_quantize(k_, 1),
+                        args,
+                    );
                     y
                 }
             };
             let products = Products::new(bench, &mut rng, dtype, [9, 0, 0], k);
-            let launch = geometry::gemv(&bench.machine, shape(dtype, 9, k, true));
+            let launch = geometry::gemv(&bench.hardware, shape(dtype, 9, k, true));
             products.launch(bench, (&between, None), None, launch);
             let want = bench.read(&products.y[0]);
             let again = Products {
@@ -302,7 +309,11 @@ pub fn normed(bench: &Bench) {
                 ..products
             };
             again.launch(bench, (&x, Some(&norm)), None, launch);
-            assert_eq!(bench.read(&again.y[0]), want, "normed gemv {dtype} [9, {k}]");
+            assert_eq!(
+                bench.read(&again.y[0]),
+                want,
+                "normed gemv {dtype} [9, {k}]"
+            );
         }
     }
 }
@@ -332,7 +343,7 @@ pub fn gated(bench: &Bench) {
                     k: k as u32,
                     quantizes,
                 };
-                let mut launch = geometry::gated_gemv(&bench.machine, shape);
+                let mut launch = geometry::gated_gemv(&bench.hardware, shape);
                 if quantizes {
                     // Some blocks have several runs, and some more than others.
                     launch.geometry.grid[0] = blocks;

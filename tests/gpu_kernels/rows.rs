@@ -411,7 +411,7 @@ pub fn step_and_stream(bench: &Bench) {
     for bytes in [16usize, 4096, 16 * 30_001] {
         let data: Vec<u8> = (0..bytes).map(|_| rng.byte()).collect();
         let (data, sink) = (bench.bytes(&data), bench.nans(1));
-        let geometry = geometry::stream_read(bench.machine.compute_units.min(8));
+        let geometry = geometry::stream_read(bench.compute_units.min(8));
         bench.launch("stream_read", geometry, args![&data, bytes as u64, &sink]);
         assert_eq!(bench.read(&sink), [0xff; 4], "nothing is written");
     }

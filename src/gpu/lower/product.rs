@@ -17,7 +17,12 @@ type Norm = Option<(WeightId, f32)>;
 impl Lower<'_> {
     pub(super) fn gemm(&mut self, launch: &Launch, residual: bool) {
         let x = launch.inputs[0];
-        if x.rows > 1 {
+        if x.element == Element::F16 {
+            let added = residual.then(|| launch.inputs[1]);
+            for run in self.alike(launch) {
+                self.gemm_half(x, &run, added);
+            }
+        } else if x.rows > 1 {
             let added = residual.then(|| launch.inputs[1]);
             for (&weight, &y) in launch.weights.iter().zip(&launch.outputs) {
                 self.gemm_of_one(x, weight, added, y);
@@ -32,17 +37,21 @@ impl Lower<'_> {
 
     /// The products of one row: up to three of one type in a `gemv`.
     pub(super) fn gemvs(&mut self, launch: &Launch, norm: Norm) {
+        for run in self.alike(launch) {
+            self.gemv(launch.inputs[0], norm, &run, None);
+        }
+    }
+
+    /// The products of a launch in runs of one type, of up to three.
+    fn alike(&self, launch: &Launch) -> Vec<Vec<(WeightId, Slot)>> {
         let outputs = launch.outputs.iter().copied();
         let products: Vec<(WeightId, Slot)> = launch.weights.iter().copied().zip(outputs).collect();
         let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
-        let alike: Vec<Vec<(WeightId, Slot)>> = products
+        products
             .chunk_by(|a, b| dtype(a) == dtype(b))
             .flat_map(|run| run.chunks(MERGED))
             .map(<[_]>::to_vec)
-            .collect();
-        for run in alike {
-            self.gemv(launch.inputs[0], norm, &run, None);
-        }
+            .collect()
     }
 
     /// One matrix over several rows.
@@ -57,6 +66,40 @@ impl Lower<'_> {
         args.rows(y).u32(n).u32(k).u32(x.rows);
         let geometry = geometry::gemm(n, x.rows);
         self.push(typed("gemm", dtype), geometry, args.0);
+    }
+
+    /// Up to three matrices of one type over rows of 16-bit floats; missing ones have no rows. The
+    /// residual is the first's.
+    fn gemm_half(&mut self, x: Slot, products: &[(WeightId, Slot)], added: Option<Slot>) {
+        let (dtype, _, k) = self.matrix(products[0].0);
+        let mut args = Args::new();
+        args.rows(x);
+        let mut sizes = [0; MERGED];
+        for (index, size) in sizes.iter_mut().enumerate() {
+            match products.get(index) {
+                Some(&(weight, y)) => {
+                    *size = self.matrix(weight).1;
+                    args.weight(weight, Form::Matrix).rows(y).u32(*size);
+                }
+                None => {
+                    args.null().null().u32(0).u32(0);
+                }
+            }
+        }
+        args.u32(self.row_stride(products[0].0));
+        match added {
+            Some(added) => args.rows(added),
+            None => args.null().u32(0),
+        };
+        args.u32(k).u32(x.rows);
+        let tile = geometry::half_tile(sizes, x.rows, self.machine);
+        let geometry = geometry::gemm_half(dtype, sizes, x.rows, tile, self.machine);
+        let kernel = if tile.small {
+            "gemm_half_small"
+        } else {
+            "gemm_half"
+        };
+        self.push(typed(kernel, dtype), geometry, args.0);
     }
 
     /// Up to three matrices of one type over one row; those missing have no rows.
@@ -88,7 +131,7 @@ impl Lower<'_> {
             k,
             normed,
         };
-        let launch = geometry::gemv(self.machine, shape);
+        let launch = geometry::gemv(self.hardware, shape);
         args.u32(launch.hinted_bytes);
         self.push_tuned(typed("gemv", dtype), launch, args.0);
     }
@@ -106,7 +149,7 @@ impl Lower<'_> {
             k,
             quantizes,
         };
-        let launch = geometry::gated_gemv(self.machine, shape);
+        let launch = geometry::gated_gemv(self.hardware, shape);
         let mut args = Args::new();
         args.value(x)
             .norm(norm)

@@ -119,7 +119,10 @@ fn attention_step() {
 
     let left = |pass: Pass, rows, make: Make, why: &str| {
         let (_, _, report) = run(pass, rows, make);
-        assert_eq!(report, format!("fuse_attention_steps: fired 0; left 1: {why}"));
+        assert_eq!(
+            report,
+            format!("fuse_attention_steps: fired 0; left 1: {why}")
+        );
     };
     let plain: Make = |toy| {
         let (q, caches) = turned(toy);
@@ -127,7 +130,8 @@ fn attention_step() {
     };
     left(appended_and, 2, plain, "several rows");
     left(steps, 1, plain, "q is not turned with k as it is appended");
-    let none: Pass = |graph| attend::fuse_attention_steps(rope_append::fuse_rope_append(graph).0, None);
+    let none: Pass =
+        |graph| attend::fuse_attention_steps(rope_append::fuse_rope_append(graph).0, None);
     left(none, 1, plain, "the target keeps them apart");
     left(
         appended_and,

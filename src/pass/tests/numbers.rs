@@ -8,11 +8,12 @@ const OPTIONS: Options = Options {
     gated_quantizes: true,
     norm_cols: 0,
     attention_blocks: None,
+    half_rows: None,
 };
 
 #[test]
 fn quantize() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     // In the producer, where it can; the float GEMM's activation stays as it is.
     fires(
         pass,
@@ -54,7 +55,7 @@ fn quantize() {
 /// A value that is read as f32 too is rounded beside itself, once for all who want it rounded.
 #[test]
 fn quantize_beside() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     fires(
         pass,
         |toy| {
@@ -179,6 +180,7 @@ fn all_in_order() {
 
     let options = Options {
         gated_quantizes: false,
+        half_rows: None,
         ..OPTIONS
     };
     let (graph, reports) = optimise(made, options).expect("a correct graph");
