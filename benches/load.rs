@@ -12,6 +12,7 @@ use gguf_writer::GgufWriter;
 use greta_infer::cpu::isa::Isa;
 use greta_infer::cpu::{Cpu, Setup};
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
 use greta_infer::program::{Program, Target};
@@ -20,6 +21,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 const EXTENT: Extent = Extent {
+    kv_type: KvType::F16,
     rows: 1,
     context: 64,
     logits: Logits::Last,

@@ -384,6 +384,19 @@ fn info_and_devices_describe() {
     assert_eq!(json["memory"]["context"], 64);
     // K and V, 2 layers, 1 head of 32, 2 bytes, 64 positions.
     assert_eq!(json["memory"]["kv_bytes"], 2 * 2 * 32 * 2 * 64);
+    let eight_bits = [
+        "info",
+        &model,
+        "--ctx",
+        "64",
+        "--kv-type",
+        "q8_0",
+        "--format",
+        "json",
+    ];
+    let eight_bits = bench.run(&eight_bits).expect(0, &[]).json();
+    assert_eq!(eight_bits["memory"]["kv_type"], "q8_0");
+    assert_eq!(eight_bits["memory"]["kv_bytes"], 2 * 2 * 34 * 64);
     let tensors = json["tensors"].as_array().unwrap();
     let counted: u64 = json["types"]
         .as_array()

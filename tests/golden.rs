@@ -6,6 +6,7 @@
 use bumpalo::Bump;
 use greta_infer::dtype::DType;
 use greta_infer::gpu;
+use greta_infer::graph::KvType;
 use greta_infer::graph::dot::{Notes, dot};
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
 use greta_infer::plan;
@@ -55,6 +56,7 @@ fn check(family: &str) {
     let model = toy(family);
     let arena = Bump::new();
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 256,
         logits: Logits::Last,
@@ -92,6 +94,7 @@ fn llama_on_a_gpu() {
     for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
         let arena = Bump::new();
         let extent = Extent {
+            kv_type: KvType::F16,
             rows,
             context: 256,
             logits: Logits::Last,

@@ -8,6 +8,7 @@ mod measure;
 
 use std::path::PathBuf;
 
+use crate::graph::KvType;
 use crate::runtime::DeviceChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -78,6 +79,9 @@ pub struct SessionArgs {
     /// Context capacity in tokens.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub ctx: Option<usize>,
+    /// Element type of the KV cache: f16, or q8_0, which takes a little more than half of the memory.
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<KvType>,
     /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
@@ -233,6 +237,9 @@ pub struct InfoArgs {
     /// Context capacity in tokens, for the memory estimate.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub ctx: Option<usize>,
+    /// Element type of the KV cache, f16 or q8_0, for the memory estimate.
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<KvType>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,

@@ -42,6 +42,7 @@ struct Json {
 #[derive(Serialize)]
 struct Memory {
     context: usize,
+    kv_type: &'static str,
     weight_bytes: u64,
     kv_bytes: Option<u64>,
 }
@@ -72,6 +73,9 @@ pub fn run(args: &InfoArgs) -> Result<(), CliError> {
     if args.ctx.is_some() {
         config.context = args.ctx;
     }
+    if let Some(kv_type) = args.kv_type {
+        config.kv_type = kv_type;
+    }
     let checkpoint = load::checkpoint(&config, &Progress::new(args.output.quiet))?;
     let json = describe(checkpoint, &config, args.tensors)?;
     match args.output.format {
@@ -100,7 +104,10 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
     let context = config.context_for(trained);
     let kv_bytes = Hyperparameters::from_metadata(metadata)
         .ok()
-        .and_then(|hyper| hyper.kv_bytes_per_position().checked_mul(context as u64));
+        .and_then(|hyper| {
+            let position = hyper.kv_bytes_per_position(config.kv_type);
+            position.checked_mul(context as u64)
+        });
     let rows = checkpoint.tensors().map(|tensor| TensorRow {
         name: tensor.name.clone(),
         dtype: tensor.dtype.name(),
@@ -121,6 +128,7 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         context_trained: trained,
         memory: Memory {
             context,
+            kv_type: config.kv_type.name(),
             weight_bytes: checkpoint.tensors().map(|t| t.data.len() as u64).sum(),
             kv_bytes,
         },
@@ -219,8 +227,9 @@ fn text(json: &Json) -> String {
     out += &row(
         "memory",
         format!(
-            "weights {} + KV cache {kv} at --ctx {} = {}",
+            "weights {} + {} KV cache {kv} at --ctx {} = {}",
             bytes(memory.weight_bytes),
+            memory.kv_type,
             memory.context,
             total.map_or_else(unknown, bytes)
         ),

@@ -148,6 +148,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         drivers: super::devices::drivers(),
         threads,
         context: limited("--ctx", context, CONTEXT_MAX)?,
+        kv_type: config.kv_type,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         eager: config.eager,
         logits: wanted.logits,

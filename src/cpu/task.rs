@@ -106,8 +106,8 @@ impl Rows {
 /// A layer's caches.
 #[derive(Clone, Copy)]
 pub struct Caches {
-    pub keys: *mut u16,
-    pub values: *mut u16,
+    pub keys: *mut u8,
+    pub values: *mut u8,
     pub shape: CacheShape,
 }
 

@@ -11,7 +11,7 @@ mod product;
 use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
 use super::launch::{Arg, Args, Form, KernelLaunch, Link};
 use crate::dtype::DType;
-use crate::graph::{Activation, Element, Op, RopeStyle, Section};
+use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
 use crate::program::{Launch, Program, Slot};
 use thiserror::Error;
 
@@ -25,6 +25,12 @@ pub enum LowerError {
         section: Section,
         op: &'static str,
         head_size: u32,
+    },
+    #[error("{section}, {op}: a {kv_type} KV cache; GPU kernels take f16")]
+    KvType {
+        section: Section,
+        op: &'static str,
+        kv_type: KvType,
     },
 }
 
@@ -44,13 +50,23 @@ pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerErr
     }
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
-        check(launch)?;
+        check(program, launch)?;
         lower.one(launch);
     }
     Ok(lower.out)
 }
 
-fn check(launch: &Launch) -> Result<(), LowerError> {
+fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
+    for state in &launch.states {
+        let kv_type = program.states[state.index()].kv_type;
+        if kv_type != KvType::F16 {
+            return Err(LowerError::KvType {
+                section: launch.section,
+                op: launch.op.name(),
+                kv_type,
+            });
+        }
+    }
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op

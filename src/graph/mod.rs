@@ -17,6 +17,7 @@
 
 pub mod dot;
 mod id;
+mod kv_type;
 mod op;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub(crate) mod toy;
 mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};
+pub use kv_type::{KvType, UnknownKvType};
 pub use op::{Activation, Heads, Op, Rope, RopeStyle};
 pub use text::text;
 pub use verify::{Verified, VerifyError, verify};
@@ -123,7 +125,7 @@ pub enum StateKind {
     Values,
 }
 
-/// A layer's K or V cache, `[G, S, D]` in f16.
+/// A layer's K or V cache, `[G, S, D]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     pub kind: StateKind,
@@ -131,12 +133,15 @@ pub struct State {
     pub kv_heads: u32,
     pub positions: u32,
     pub head_size: u32,
+    pub kv_type: KvType,
 }
 
 impl State {
     /// Bytes of the whole cache.
     pub fn bytes(&self) -> usize {
-        self.kv_heads as usize * self.positions as usize * self.head_size as usize * 2
+        let elements =
+            u64::from(self.kv_heads) * u64::from(self.positions) * u64::from(self.head_size);
+        self.kv_type.bytes(elements) as usize
     }
 }
 

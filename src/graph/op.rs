@@ -81,7 +81,7 @@ pub enum Op {
         dims: u32,
         style: RopeStyle,
     },
-    /// Writes `k, v [R, G·D]` as f16 into the caches `[G, S, D]` at the rows' positions.
+    /// Writes `k, v [R, G·D]` in the caches' type into the caches `[G, S, D]` at the rows' positions.
     KvAppend { kv_heads: u32, head_size: u32 },
     /// `Rope` of q and k, then `KvAppend`, in one pass. Inputs q, k, v, table; output q.
     RopeAppend {

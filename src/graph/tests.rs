@@ -368,6 +368,10 @@ fn heads_and_caches() {
         |g| g.states[1].positions = 9 =>
             "n10 kv_append: positions of the value cache: expected 10, found 9";
         |g| g.states[1].layer = 1 => "n10 kv_append: layer of the value cache: expected 0, found 1";
+        |g| g.states[1].kv_type = KvType::Q8_0 =>
+            "n10 kv_append: type of the value cache: expected f16, found q8_0";
+        |g| g.states.iter_mut().for_each(|s| s.kv_type = KvType::Q8_0) =>
+            "n10 kv_append: head size of a q8_0 cache: expected a multiple of 32, found 4";
         |g| g.nodes.swap(10, 11) =>
             "n10 attention: cache s0: expected appended to before it is read, found a read before";
         |g| g.nodes.insert(11, g.nodes[10]) =>

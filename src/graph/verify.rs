@@ -7,7 +7,8 @@
 //! 3. Elements fit: a quantised value ([`Element::Q15A`]) is read only by GEMMs whose weights are
 //!    quantised, and a GEMM reads one kind of activation for all of its weights.
 //! 4. `H` is a multiple of `G`; RoPE turns an even number of elements, at most `D`.
-//! 5. Each cache is appended to by exactly one node, before any node attends to it.
+//! 5. Each cache is appended to by exactly one node, before any node attends to it; a layer's keys
+//!    and values are of one type, and a head is whole blocks of it.
 //! 6. The result is an `f32` value somebody writes.
 //! 7. At most one node samples, from one row, and it is the last: it changes the step that all others
 //!    read.
@@ -489,6 +490,14 @@ impl<'g, 'a> Check<'g, 'a> {
             "positions of the value cache",
             keys.positions,
             values.positions,
+        )?;
+        self.same("type of the value cache", keys.kv_type, values.kv_type)?;
+        let block = keys.kv_type.block_len();
+        self.holds(
+            &format!("head size of a {} cache", keys.kv_type),
+            &format!("a multiple of {block}"),
+            keys.head_size,
+            keys.head_size.is_multiple_of(block),
         )?;
         if let Op::AttentionSplit { heads, split, .. } = self.node.op {
             let splits = keys.positions.div_ceil(split);

@@ -7,7 +7,8 @@ use super::definition::{Definition, NodeEntry, WeightEntry};
 use super::{Hyperparameters, ModelError};
 use crate::dtype::DType;
 use crate::graph::{
-    Element, Graph, Heads, Node, Op, Section, State, StateId, StateKind, Value, ValueId, WeightId,
+    Element, Graph, Heads, KvType, Node, Op, Section, State, StateId, StateKind, Value, ValueId,
+    WeightId,
 };
 use bumpalo::Bump;
 use std::collections::HashMap;
@@ -28,6 +29,8 @@ pub struct Extent {
     pub rows: u32,
     /// `S`, the positions the cache holds.
     pub context: u32,
+    /// What the cache's elements are.
+    pub kv_type: KvType,
     pub logits: Logits,
 }
 
@@ -43,6 +46,13 @@ pub fn build<'a>(
     source: &str,
     lookup: &Lookup<'_>,
 ) -> Result<Graph<'a>, ModelError> {
+    if !hyper.head_size.is_multiple_of(extent.kv_type.block_len()) {
+        return Err(ModelError::KvBlocks {
+            source_name: source.into(),
+            head_size: hyper.head_size,
+            kv_type: extent.kv_type,
+        });
+    }
     let mut graph = Graph::new(arena);
     let mut builder = Builder {
         definition,
@@ -324,6 +334,7 @@ impl<'d> Builder<'_, 'd, '_> {
             return Err(self.wrong(entry, "only a layer has a cache"));
         };
         let (graph, hyper, positions) = (&mut *self.graph, self.hyper, self.extent.context);
+        let kv_type = self.extent.kv_type;
         let mut add = |kind| {
             let (kv_heads, head_size) = (hyper.kv_heads, hyper.head_size);
             graph.add_state(State {
@@ -332,6 +343,7 @@ impl<'d> Builder<'_, 'd, '_> {
                 kv_heads,
                 positions,
                 head_size,
+                kv_type,
             })
         };
         let caches = &mut self.caches;

@@ -1,7 +1,7 @@
 //! The numbers of a model: what a Definition leaves open.
 
 use super::ModelError;
-use crate::graph::{Heads, Rope};
+use crate::graph::{Heads, KvType, Rope};
 use crate::loader::Metadata;
 use serde::Deserialize;
 
@@ -246,9 +246,9 @@ impl Hyperparameters {
         })
     }
 
-    /// Bytes that K and V of one position take over all layers, in f16.
-    pub fn kv_bytes_per_position(&self) -> u64 {
+    /// Bytes that K and V of one position take over all layers.
+    pub fn kv_bytes_per_position(&self, kv_type: KvType) -> u64 {
         let row = u64::from(self.kv_heads) * u64::from(self.head_size);
-        2 * 2 * row * u64::from(self.layers)
+        kv_type.bytes(2 * row * u64::from(self.layers))
     }
 }

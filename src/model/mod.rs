@@ -16,7 +16,7 @@ pub use hyperparameters::Hyperparameters;
 pub use random::RandomWeights;
 
 use crate::dtype::DType;
-use crate::graph::{Graph, Section};
+use crate::graph::{Graph, KvType, Section};
 use crate::loader::{Checkpoint, LoadError, Tensor};
 use bumpalo::Bump;
 use std::collections::HashSet;
@@ -74,6 +74,15 @@ pub enum ModelError {
         source_name: String,
         tensor: String,
         found: DType,
+    },
+    #[error(
+        "{source_name}: heads have {head_size} elements; a {kv_type} KV cache takes multiples of {}, so use --kv-type f16",
+        kv_type.block_len()
+    )]
+    KvBlocks {
+        source_name: String,
+        head_size: u32,
+        kv_type: KvType,
     },
     #[error(
         "{source_name}: tensor {tensor} has no place in definition `{family}`; the file is of \
@@ -220,6 +229,7 @@ impl Model {
         let extent = Extent {
             rows: 1,
             context: 1,
+            kv_type: KvType::F16,
             logits: Logits::Last,
         };
         let graph = self.graph(&arena, extent)?;

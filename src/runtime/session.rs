@@ -5,6 +5,7 @@ use super::compile::CompileError;
 use super::contents::{Contents, Profile, profile};
 use super::device::{DeviceChoice, Prepared, prepare};
 use crate::cpu::isa::Isa;
+use crate::graph::KvType;
 use crate::hip::Search;
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
@@ -43,6 +44,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// `S`, positions of the cache.
     pub context: u32,
+    /// What the cache's elements are.
+    pub kv_type: KvType,
     /// Rows of a prompt chunk.
     pub chunk_rows: u32,
     /// Run every step launch by launch instead of replaying the recording.
@@ -62,6 +65,7 @@ impl Default for SessionOptions {
             drivers: Search::default(),
             threads: 1,
             context: 2048,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             logits: Logits::Last,

@@ -8,7 +8,7 @@ use crate::support::toy::{Recipe, recipes};
 use bumpalo::Bump;
 use greta_infer::cpu::{self, Cpu, isa::Isa};
 use greta_infer::gpu::{self, Found, Gpu};
-use greta_infer::graph::Op;
+use greta_infer::graph::{KvType, Op};
 use greta_infer::hip::NodeKind;
 use greta_infer::model::{Extent, Logits, Model};
 use greta_infer::program::{Program, Step, Target};
@@ -31,6 +31,7 @@ fn program(model: &Model, found: &Found, rows: u32, context: u32, logits: Logits
     let arena = Bump::new();
     let wave = found.info.wave;
     let extent = Extent {
+        kv_type: KvType::F16,
         rows,
         context,
         logits,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
+use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
 use crate::sampler::Sampling;
@@ -46,6 +47,8 @@ pub struct Config {
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// What the KV cache's elements are.
+    pub kv_type: KvType,
     /// Rows of the prompt that are computed at once.
     pub chunk_rows: usize,
     /// Launch every step anew instead of replaying.
@@ -72,6 +75,7 @@ impl Default for Config {
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             sampling: Sampling::greedy(),
@@ -172,14 +176,9 @@ impl Config {
             let parsed: Result<_, UnknownDevice> = device.as_ref().parse();
             self.device = parsed.map_err(|e| at.error(device.span(), e.to_string()))?;
         }
-        if let Some(kv_type) = session.kv_type
-            && !kv_type.as_ref().eq_ignore_ascii_case("f16")
-        {
-            let message = format!(
-                "kv_type \"{}\" is not supported; supported: f16",
-                kv_type.as_ref()
-            );
-            return Err(at.error(kv_type.span(), message));
+        if let Some(kv_type) = session.kv_type {
+            let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
+            self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
         if let Some(rows) = session.chunk_rows {
             if *rows.as_ref() == 0 {
@@ -201,6 +200,7 @@ impl Config {
         set(&mut self.threads, args.threads);
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
+        set(&mut self.kv_type, args.kv_type);
         self.eager |= args.eager;
         Ok(())
     }

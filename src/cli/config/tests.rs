@@ -191,7 +191,11 @@ fn errors_have_a_line_and_a_column() {
     check("\n[sampler]\n", "2:2", "sampler");
     check("[session]\nthreads = \"two\"\n", "2:11", "string");
     check("[session]\nthreads = -1\n", "2:11", "-1");
-    check("[session]\nkv_type = \"q8_0\"\n", "2:11", "supported: f16");
+    check(
+        "[session]\nkv_type = \"q4_0\"\n",
+        "2:11",
+        "supported: f16, q8_0",
+    );
     check(
         "[session]\ndevice = \"tpu\"\n",
         "2:10",

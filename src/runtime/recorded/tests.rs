@@ -1,6 +1,7 @@
 //! Dumps of a made-up recording of a toy program, with times that are known.
 
 use super::*;
+use crate::graph::KvType;
 use crate::model::{Extent, Hyperparameters, Logits, Model};
 use crate::program::Target;
 use crate::runtime::{RecordedNode, compile};
@@ -26,6 +27,7 @@ fn program(layers: u32) -> Program {
     };
     let model = Model::random(hyper, None, crate::dtype::DType::Q8_0, 1).expect("a valid toy");
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 64,
         logits: Logits::Last,
