@@ -27,8 +27,9 @@
 //! # Who may import whom
 //!
 //! `dtype`, `hip`, `sampler` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
-//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`, `sampler`; `gpu` ← those and
-//! `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`, `sampler`; `cli` on top.
+//! `loader`; `import` ← `loader`, `model`, `tokenizer`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`,
+//! `sampler`; `gpu` ← those and `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`,
+//! `sampler`; `cli` on top.
 //!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
 //! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
@@ -65,6 +66,7 @@ pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod hip;
+pub mod import;
 pub mod kernels;
 pub mod loader;
 pub mod model;

@@ -330,6 +330,19 @@ fn bench_gives_the_promised_keys_and_counts_replays() {
     }
     assert_eq!(json["replays"], 9);
     assert!(json["logits_hash"].is_string());
+    // The context is the toy's, shorter than the longest prompts.
+    let first = json["first_tokens"].as_array().expect("a list");
+    let lengths: Vec<u64> = first
+        .iter()
+        .flat_map(|f| f["prompt_tokens"].as_u64())
+        .collect();
+    assert_eq!(lengths, [5, 128, 256], "{json}");
+    for figure in first
+        .iter()
+        .flat_map(|f| [&f["ms"], &f["limit_ms"], &f["limit_percent"]])
+    {
+        assert!(figure.as_f64().is_some_and(|value| value > 0.0), "{json}");
+    }
 
     // The same steps without the recording give the same bits.
     let eager = bench

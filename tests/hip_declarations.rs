@@ -115,16 +115,8 @@ fn amd_numbers_are_the_published_ones() {
         sys::STREAM_NON_BLOCKING.into(),
         hipStreamNonBlocking,
     );
-    check(
-        "blocking",
-        sys::EVENT_BLOCKING.into(),
-        hipEventBlockingSync,
-    );
-    check(
-        "untimed",
-        sys::EVENT_UNTIMED.into(),
-        hipEventDisableTiming,
-    );
+    check("blocking", sys::EVENT_BLOCKING.into(), hipEventBlockingSync);
+    check("untimed", sys::EVENT_UNTIMED.into(), hipEventDisableTiming);
     check("portable", sys::HOST_PORTABLE.into(), hipHostMallocPortable);
     check("mapped", sys::HOST_MAPPED.into(), hipHostMallocMapped);
     check("coherent", amd::HOST_COHERENT.into(), hipHostMallocCoherent);

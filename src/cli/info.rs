@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::source::{Origin, Source};
 use crate::dtype::DType;
 use crate::loader::{Checkpoint, Metadata, Value};
-use crate::model::{Hyperparameters, Model};
+use crate::model::{Definition, Hyperparameters, Model};
 
 #[derive(Serialize)]
 struct Json {
@@ -102,8 +102,10 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         _ => None,
     };
     let context = config.context_for(trained);
-    let kv_bytes = Hyperparameters::from_metadata(metadata)
+    let family = metadata.str("general.architecture").ok().flatten();
+    let kv_bytes = Definition::built_in(family.unwrap_or_default(), "")
         .ok()
+        .and_then(|family| Hyperparameters::from_metadata(metadata, &family).ok())
         .and_then(|hyper| {
             let position = hyper.kv_bytes_per_position(config.kv_type);
             position.checked_mul(context as u64)
@@ -112,7 +114,7 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         name: tensor.name.clone(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape.clone(),
-        bytes: tensor.data.len() as u64,
+        bytes: tensor.bytes(),
     });
     let mut json = Json {
         file: checkpoint.path().display().to_string(),
@@ -129,7 +131,7 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         memory: Memory {
             context,
             kv_type: config.kv_type.name(),
-            weight_bytes: checkpoint.tensors().map(|t| t.data.len() as u64).sum(),
+            weight_bytes: checkpoint.tensors().map(|t| t.bytes()).sum(),
             kv_bytes,
         },
         parameters: checkpoint.tensors().map(|t| t.element_count() as u64).sum(),
@@ -183,7 +185,7 @@ fn types(checkpoint: &Checkpoint) -> Vec<TypeRow> {
             runs: dtype.is_runnable(),
         });
         row.tensors += 1;
-        row.bytes += tensor.data.len() as u64;
+        row.bytes += tensor.bytes();
     }
     let mut rows: Vec<TypeRow> = rows.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));

@@ -182,6 +182,7 @@ impl Cpu {
     /// weights have.
     pub fn stream_bytes_per_second(&self) -> Result<f64, CpuError> {
         let bytes = usize::try_from(self.weight_bytes()).unwrap_or(usize::MAX);
-        stream::read_bytes_per_second(&self.shared.team, bytes.clamp(64 << 20, 1 << 30))
+        let (team, isa) = (&self.shared.team, self.shared.isa);
+        stream::read_bytes_per_second(team, isa, bytes.clamp(64 << 20, 1 << 30))
     }
 }

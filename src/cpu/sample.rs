@@ -50,7 +50,16 @@ pub unsafe fn weigh_with(
 ) {
     assert!(out.len() >= row.len());
     // SAFETY: the lengths were just compared; the rest is the caller's promise.
-    unsafe { weigh_fn(isa)(row.as_ptr(), row.len(), max, inverse, floor, out.as_mut_ptr()) }
+    unsafe {
+        weigh_fn(isa)(
+            row.as_ptr(),
+            row.len(),
+            max,
+            inverse,
+            floor,
+            out.as_mut_ptr(),
+        )
+    }
 }
 
 /// What links a step to the next: the sequence's tokens, how one is chosen, and which was.

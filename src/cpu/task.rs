@@ -317,9 +317,8 @@ impl Task {
                     y,
                 } => {
                     let position = step.position();
-                    let (base, scale) = (f64::from(rope.base), f64::from(rope.position_scale));
                     for r in worker.share(rows) {
-                        rope::rope_table(position + r, base, factors.as_deref(), scale, y.slice(r));
+                        rope::rope_table(position + r, rope, factors.as_deref(), y.slice(r));
                     }
                 }
                 Task::RmsNorm {

@@ -5,9 +5,9 @@
 //! stream of the replays: nothing it does later can overtake one. It reads the ring, in pinned memory,
 //! only for steps that it has waited for.
 
+use super::GpuError;
 use super::geometry::{sample_chunks, step_set};
 use super::memory::step_bytes;
-use super::GpuError;
 use crate::hip::{Device, DeviceBuffer, Function, HipError, Module, PinnedBuffer, Stream};
 use crate::sampler::{RULE_WORDS, Rule, SamplerError};
 use std::ffi::c_void;
@@ -123,11 +123,7 @@ impl Chain {
 ///
 /// # Safety
 /// The values are the kernel's arguments, and what they address lives until it has run.
-unsafe fn launch(
-    stream: &Stream,
-    function: &Function,
-    values: &mut [u64],
-) -> Result<(), HipError> {
+unsafe fn launch(stream: &Stream, function: &Function, values: &mut [u64]) -> Result<(), HipError> {
     let mut pointers = [std::ptr::null_mut::<c_void>(); 1 + RULE_WORDS];
     let pointers = &mut pointers[..values.len()];
     for (pointer, value) in pointers.iter_mut().zip(values) {

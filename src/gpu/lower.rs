@@ -164,6 +164,10 @@ impl Lower<'_> {
                     .u32(rope.dims)
                     .f64(rope.base)
                     .f64(rope.position_scale)
+                    .f64(rope.yarn.first)
+                    .f64(rope.yarn.last)
+                    .f64(rope.yarn.keep)
+                    .f32(rope.yarn.magnitude)
                     .u32(rows);
                 self.push(
                     "rope_table".into(),

@@ -292,7 +292,10 @@ impl Recording {
     /// # Panics
     /// When the program has several rows.
     pub fn fetch(&mut self) -> Result<(), GpuError> {
-        assert_eq!(self.program.rows, 1, "only steps of one row are not waited for");
+        assert_eq!(
+            self.program.rows, 1,
+            "only steps of one row are not waited for"
+        );
         self.finish(1)
     }
 

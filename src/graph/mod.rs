@@ -28,7 +28,7 @@ mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};
 pub use kv_type::{KvType, UnknownKvType};
-pub use op::{Activation, Heads, Op, Rope, RopeStyle};
+pub use op::{Activation, Heads, Op, Rope, RopeStyle, Yarn};
 pub use text::text;
 pub use verify::{Verified, VerifyError, verify};
 

@@ -165,10 +165,7 @@ fn draw_row(
     });
     let first = hit.expect("what is drawn is below the total") * BLOCK;
     let block = &weights[first..weights.len().min(first + BLOCK)];
-    pick(
-        (first as u32..).zip(block.iter().copied()),
-        drawn - before,
-    )
+    pick((first as u32..).zip(block.iter().copied()), drawn - before)
 }
 
 /// The first token at which the cumulative weight exceeds what was drawn below the total.

@@ -517,14 +517,18 @@ fn choices_are_those_of_the_definition() {
         let mut row = logits(seed, count);
         match seed % 5 {
             0 => row.iter_mut().for_each(|x| *x = (*x * 2.0).round() / 2.0),
-            1 => row.iter_mut().step_by(3).for_each(|x| *x = f32::NEG_INFINITY),
+            1 => row
+                .iter_mut()
+                .step_by(3)
+                .for_each(|x| *x = f32::NEG_INFINITY),
             2 => row.fill(1.5),
             _ => {}
         }
         if row.iter().all(|&x| x == f32::NEG_INFINITY) {
             row[0] = 0.0;
         }
-        let one_of = |rng: &mut ChaCha8Rng, from: &[f32]| from[rng.next_u32() as usize % from.len()];
+        let one_of =
+            |rng: &mut ChaCha8Rng, from: &[f32]| from[rng.next_u32() as usize % from.len()];
         let settings = Sampling {
             temperature: one_of(&mut rng, &[0.1, 0.8, 1.0, 2.5]),
             top_k: one_of(&mut rng, &[0.0, 1.0, 7.0, 40.0, 1200.0]) as u32,

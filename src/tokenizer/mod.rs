@@ -46,9 +46,19 @@ use crate::loader::Metadata;
 use partition::{Fragment, Partition};
 use roles::{Defaults, Roles};
 use std::borrow::Cow;
+use tokenizers::NormalizedString;
 use vocabulary::{Kind, Pieces, Spelling, TokenList};
 
 const MODEL: &str = "tokenizer.ggml.model";
+
+/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it; without it
+/// the pre-tokenizer decides.
+pub const NFC: &str = "greta.tokenizer.nfc";
+/// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
+/// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
+pub const SPACE_PREFIX: &str = "greta.tokenizer.space_prefix";
+/// This program's own key (array of ids): tokens that end generation besides those that GGUF's keys name.
+pub const END_IDS: &str = "greta.tokenizer.end_token_ids";
 
 /// How a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +86,49 @@ enum Model {
     Scored(Box<spm::Scored>),
 }
 
+/// Where a SentencePiece vocabulary puts a space in front of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpacePrefix {
+    /// Nowhere.
+    Never,
+    /// At the beginning, and after every special token.
+    Always,
+    /// The same, unless a space is there.
+    AlwaysUnlessThere,
+    /// At the beginning, unless a space is there.
+    FirstUnlessThere,
+}
+
+impl SpacePrefix {
+    fn read(metadata: &Metadata) -> Result<SpacePrefix, TokenizerError> {
+        if metadata.bool("tokenizer.ggml.add_space_prefix")? == Some(false) {
+            return Ok(SpacePrefix::Never);
+        }
+        match metadata.str(SPACE_PREFIX)? {
+            None => Ok(SpacePrefix::Always),
+            Some("always") => Ok(SpacePrefix::AlwaysUnlessThere),
+            Some("first") => Ok(SpacePrefix::FirstUnlessThere),
+            Some(other) => Err(TokenizerError::Unsupported {
+                file: metadata.file().to_path_buf(),
+                key: SPACE_PREFIX,
+                found: other.to_owned(),
+                supported: "always, first".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether `text` gets one: the very first part of a text or not, behind a special token or not.
+    fn applies(self, text: &str, first: bool, after_special: bool) -> bool {
+        let there = || text.starts_with([' ', '▁']);
+        match self {
+            SpacePrefix::Never => false,
+            SpacePrefix::Always => first || after_special,
+            SpacePrefix::AlwaysUnlessThere => (first || after_special) && !there(),
+            SpacePrefix::FirstUnlessThere => first && !there(),
+        }
+    }
+}
+
 /// A model file's tokenizer.
 pub struct Tokenizer {
     model: Model,
@@ -83,7 +136,8 @@ pub struct Tokenizer {
     pieces: Pieces,
     kinds: Vec<Kind>,
     roles: Roles,
-    add_space_prefix: bool,
+    space_prefix: SpacePrefix,
+    nfc: bool,
 }
 
 impl Tokenizer {
@@ -143,12 +197,12 @@ impl Tokenizer {
         };
         let find = |text: &str| model.token_id(text);
         let roles = Roles::read(metadata, &mut list, find, &defaults)?;
-        let add_space_prefix = match model {
-            Model::ByteLevel(_) => false,
-            Model::Scored(_) => metadata
-                .bool("tokenizer.ggml.add_space_prefix")?
-                .unwrap_or(true),
+        let space_prefix = match model {
+            Model::ByteLevel(_) => SpacePrefix::Never,
+            Model::Scored(_) => SpacePrefix::read(metadata)?,
         };
+        let composed = matches!(&model, Model::ByteLevel(model) if model.composed());
+        let nfc = metadata.bool(NFC)?.unwrap_or(composed);
         let strip = strips_right(metadata)?;
         Ok(Tokenizer {
             partition: Partition::new(&list, strip),
@@ -156,7 +210,8 @@ impl Tokenizer {
             kinds: list.kinds,
             model,
             roles,
-            add_space_prefix,
+            space_prefix,
+            nfc,
         })
     }
 
@@ -171,14 +226,22 @@ impl Tokenizer {
             out.extend(self.roles.bos);
         }
         // The space that SentencePiece puts before a text also goes between a special token and the text after it.
-        let mut after_special = true;
-        for fragment in self.partition.split(text, how.special) {
+        let mut after_special = false;
+        for (index, fragment) in self
+            .partition
+            .split(text, how.special)
+            .into_iter()
+            .enumerate()
+        {
             match (fragment, &self.model) {
                 (Fragment::Token(id), _) => out.push(id),
-                (Fragment::Text(text), Model::ByteLevel(model)) => model.encode(text, &mut out)?,
+                (Fragment::Text(text), Model::ByteLevel(model)) => {
+                    model.encode(&self.normalized(text), &mut out)?;
+                }
                 (Fragment::Text(text), Model::Scored(model)) => {
-                    let prefix = self.add_space_prefix && after_special;
-                    model.encode(text, prefix, self.roles.unknown, &mut out)?;
+                    let text = self.normalized(text);
+                    let prefix = self.space_prefix.applies(&text, index == 0, after_special);
+                    model.encode(&text, prefix, self.roles.unknown, &mut out)?;
                 }
             }
             after_special = matches!(fragment, Fragment::Token(_));
@@ -187,6 +250,16 @@ impl Tokenizer {
             out.extend(self.roles.eos);
         }
         Ok(out)
+    }
+
+    /// The text in the form in which it is encoded.
+    fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if !self.nfc || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let mut normal = NormalizedString::from(text);
+        normal.nfc();
+        Cow::Owned(normal.get().to_owned())
     }
 
     /// The first character of `text` that encoding loses a part of, if any.

@@ -38,10 +38,21 @@ fn ask(bench: &Bench, case: &Case) -> Answer {
     let n = case.logits.len() as u32;
     let position = case.history.len() as u32 - 1;
     let chunks = geometry::sample_chunks(n, bench.wave);
-    let word_bytes = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
+    let word_bytes = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
     let mut history = case.history.clone();
     history.resize(CONTEXT as usize, u32::MAX);
-    let step = bench.bytes(&word_bytes(&[position, 1, 0, 0, case.history[position as usize]]));
+    let step = bench.bytes(&word_bytes(&[
+        position,
+        1,
+        0,
+        0,
+        case.history[position as usize],
+    ]));
     let history = bench.bytes(&word_bytes(&history));
     let (rule, scores) = (bench.nans(RULE_WORDS), bench.nans(n as usize));
     let (logits, firsts) = (bench.floats(&case.logits), bench.nans(4 * chunks as usize));
@@ -49,9 +60,7 @@ fn ask(bench: &Bench, case: &Case) -> Answer {
     let mut set: Vec<Arg> = vec![(&rule).into()];
     set.extend(Rule::new(&case.settings).words().map(Arg::from));
     bench.launch("rule_set", geometry::step_set(), &set);
-    let args = args![
-        &step, 1u32, &logits, n, &rule, &history, &scores, &firsts
-    ];
+    let args = args![&step, 1u32, &logits, n, &rule, &history, &scores, &firsts];
     bench.launch("sample_scan", geometry::sample_scan(n), args);
     let args = args![
         &step, 1u32, &scores, n, &rule, &firsts, chunks, &step, &history, CONTEXT, &ring
@@ -97,7 +106,10 @@ fn settings(rng: &mut Rng) -> Sampling {
     Sampling {
         temperature: pick(rng, &[0.0, 1e-30, 0.3, 0.8, 1.0, 3.0]),
         top_k: pick(rng, &[0, 0, 1, 2, 40, 40, 600, 5000]),
-        top_p: pick(rng, &[0.0, 1e-9, 0.3, 0.9, 0.95, 0.999, 0.999_999_9, 1.0, 1.0]),
+        top_p: pick(
+            rng,
+            &[0.0, 1e-9, 0.3, 0.9, 0.95, 0.999, 0.999_999_9, 1.0, 1.0],
+        ),
         min_p: pick(rng, &[0.0, 0.0, 1e-5, 0.05, 1.0]),
         repeat_penalty: pick(rng, &[1.0, 1.0, 1.1, 0.5, 2.0]),
         repeat_last_n: pick(rng, &[0, 1, 7, 64, 1000]),
@@ -112,7 +124,9 @@ fn logits(rng: &mut Rng, n: usize) -> Vec<f32> {
     match rng.below(9) {
         0 => x.iter_mut().for_each(|x| *x = x.round()),
         1 => x.fill(pick(rng, &[0.0, -3.5, 88.0])),
-        2 => x.iter_mut().for_each(|x| *x = if *x > 0.0 { 0.0 } else { -0.0 }),
+        2 => x
+            .iter_mut()
+            .for_each(|x| *x = if *x > 0.0 { 0.0 } else { -0.0 }),
         3 => {
             let finite = rng.below(n);
             let keep = 1 + rng.below(7);
@@ -146,7 +160,10 @@ pub fn twin(bench: &Bench) {
     let cases = std::env::var("GRETA_SAMPLE_CASES").map_or(200, |n| n.parse().expect("a number"));
     for seed in 0..cases {
         let mut rng = Rng::new(seed);
-        let n = pick(&mut rng, &[1usize, 3, 64, 255, 256, 257, 1000, 1024, 4099, 9000]);
+        let n = pick(
+            &mut rng,
+            &[1usize, 3, 64, 255, 256, 257, 1000, 1024, 4099, 9000],
+        );
         let case = random(&mut rng, n);
         check(bench, &case, &format!("seed {seed}"));
     }

@@ -136,6 +136,7 @@ pub fn random(rng: &mut Rng) -> Toy {
         rope_position_scale: 0.5,
         embedding_scale: 1.5,
         window: Some(1 + rng.below(6) as u32),
+        ..Hyperparameters::default()
     };
     let extent = Extent {
         kv_type: KvType::F16,

@@ -22,10 +22,7 @@ pub struct Run {
     pub logits_hash: u64,
 }
 
-pub fn run_once(
-    session: &mut Session,
-    args: &BenchArgs,
-) -> Result<Run, CliError> {
+pub fn run_once(session: &mut Session, args: &BenchArgs) -> Result<Run, CliError> {
     let vocabulary = session.vocabulary();
     let prompt = made_up_tokens(args.prompt_tokens, vocabulary);
     session.reset();
@@ -73,10 +70,7 @@ pub fn run_once(
 }
 
 /// Computes a prompt and chooses a token, as the first of a text would be.
-pub fn first_token(
-    session: &mut Session,
-    tokens: &[u32],
-) -> Result<u32, CliError> {
+pub fn first_token(session: &mut Session, tokens: &[u32]) -> Result<u32, CliError> {
     session
         .prefill(tokens, &mut |_| ControlFlow::Continue(()))
         .map_err(CliError::runtime)?;

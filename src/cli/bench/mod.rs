@@ -3,12 +3,14 @@
 //! Prompt and decode are timed apart and each from an empty context, as llama.cpp's tool does, so that figures compare:
 //! `--prompt-tokens` tokens in chunks, and `--tokens` single steps. One run that is not counted comes first, so that every
 //! page has been touched; speeds are then the median of `--repeat` runs, latencies those of all. The first token is timed
-//! once, right after loading, for a prompt of five tokens.
+//! once from the process's start, right after loading, for a prompt of five tokens, and then for prompts of several
+//! lengths from the moment they are known.
 //!
 //! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
 //! time goes.
 
 mod compare;
+mod first;
 mod measure;
 mod plot;
 mod report;
@@ -87,6 +89,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         bar.add(1);
     }
     drop(bar);
+    let first_tokens = first::time(&mut session, args.repeat, &mut |session, tokens| {
+        first_token(session, tokens).map(drop)
+    })?;
     // The most that was seen, since others' load can only lower it.
     let stream = stream.max(
         session
@@ -104,6 +109,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         stream,
     };
     let mut json = summary(&session, &runs, args, model, &timings)?;
+    json.first_tokens = first::judge(&session, &first_tokens, stream);
     if args.compare.is_some() {
         let plotted = args.plot.is_some();
         let compared = compare::compare(&mut session, args.tokens, args.repeat, stream, plotted)?;

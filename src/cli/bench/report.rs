@@ -9,6 +9,7 @@ use super::super::error::CliError;
 use super::super::generate::{ms, step_bytes};
 use super::super::output::{bytes, figure, per_second};
 use super::compare::{self, Comparison};
+use super::first::{self, FirstToken};
 use super::measure::{Run, percentile};
 use crate::runtime::Session;
 
@@ -21,6 +22,7 @@ pub struct Json {
     context: u32,
     load_ms: f64,
     first_token_ms: f64,
+    pub first_tokens: Vec<FirstToken>,
     prompt_tokens: usize,
     prompt_tokens_per_s: Option<f64>,
     tokens: usize,
@@ -99,6 +101,7 @@ pub fn summary(
         context: session.context(),
         load_ms: ms(timings.load),
         first_token_ms: ms(timings.first_token),
+        first_tokens: Vec::new(),
         prompt_tokens: args.prompt_tokens,
         prompt_tokens_per_s: per_second(args.prompt_tokens as f64, prompt_s),
         tokens: args.tokens,
@@ -185,6 +188,7 @@ pub fn table(json: &Json) -> String {
                 figure(Some(json.first_token_ms))
             ),
         ),
+        first::table(&json.first_tokens),
         row("prompt", prompt),
         row("decode", decode),
         row("ms/token p50/p90/p99", latency),

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
 use super::source::{Digest, Origin, Source};
+use super::threads;
+use crate::dtype::DType;
 use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
@@ -39,6 +41,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// A graph definition that replaces the built-in one.
     pub graph: Option<PathBuf>,
+    /// The type that the model's matrices are rounded to at load.
+    pub quantize: Option<DType>,
     /// Hyperparameters for weights that are made up.
     pub shape: Option<Hyperparameters>,
     /// Where to compute.
@@ -71,6 +75,7 @@ impl Default for Config {
             name: None,
             sources: Vec::new(),
             graph: None,
+            quantize: None,
             shape: None,
             device: DeviceChoice::Auto,
             threads: 0,
@@ -112,6 +117,7 @@ impl Config {
         if let Some(path) = &args.graph {
             config.graph = Some(path.clone());
         }
+        set(&mut config.quantize, args.quantize.map(Some));
         Ok(config)
     }
 
@@ -146,6 +152,22 @@ impl Config {
         let directory = at.file.parent().unwrap_or(Path::new(""));
         if let Some(graph) = model.graph {
             self.graph = Some(resolve(directory, &graph));
+        }
+        if let Some(text) = &model.quantize {
+            let dtype = text
+                .as_ref()
+                .parse::<DType>()
+                .ok()
+                .filter(|dtype| dtype.is_runnable());
+            let dtype = dtype.ok_or_else(|| {
+                let found = text.as_ref();
+                let names = DType::runnable_names();
+                at.error(
+                    text.span(),
+                    format!("quantize \"{found}\" is not supported; supported: {names}"),
+                )
+            })?;
+            self.quantize = Some(dtype);
         }
         let digest = match &model.sha256 {
             None => None,
@@ -235,7 +257,7 @@ impl Config {
     /// The number of threads that `threads` stands for on this machine.
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => threads::default_count(),
             n => n,
         }
     }
@@ -284,13 +306,21 @@ fn source(directory: &Path, entry: SourceEntry, model: Option<Digest>) -> Result
             pypi: None,
             member: None,
             huggingface: Some(repository),
-            file: Some(file),
+            file,
             revision,
             ..
-        } => Origin::hugging_face(&repository, &file, revision.as_deref())?,
+        } => {
+            if file.is_none() && digest.is_some() {
+                return Err(
+                    "a sha256 is one file's: name the `file`, or give the repository without a sum"
+                        .into(),
+                );
+            }
+            Origin::hugging_face(&repository, file.as_deref(), revision.as_deref())?
+        }
         _ => {
             return Err("a model source is either `path`, or `pypi` and `member`, \
-                        or `huggingface` and `file` (and perhaps `revision`)"
+                        or `huggingface` (and perhaps `file` and `revision`)"
                 .into());
         }
     };

@@ -53,8 +53,13 @@ fn shape_keys(shape: &Hyperparameters) -> Vec<&'static str> {
         rope_base,
         rope_dims,
         rope_position_scale,
+        rope_yarn,
+        rope_base_local,
+        rotated_layers,
         embedding_scale,
+        attention_scale,
         window,
+        windowed_layers,
     )
 }
 
@@ -67,6 +72,7 @@ fn complete() -> File {
             name: text(),
             sha256: spanned(),
             graph: text(),
+            quantize: spanned(),
             source: vec![Spanned::new(
                 0..0,
                 SourceEntry {
@@ -151,6 +157,8 @@ fn default_toml_mentions_every_key_and_no_other() {
     let shape_keys = shape_keys(&shape).into_iter();
     known.extend(shape_keys.map(|key| format!(".model.shape.{key}")));
     known.insert(".model.shape".into());
+    let yarn = ["first", "last", "keep", "magnitude"];
+    known.extend(yarn.map(|key| format!(".model.shape.rope_yarn.{key}")));
     assert_eq!(documented, known);
 }
 

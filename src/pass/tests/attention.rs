@@ -134,6 +134,7 @@ fn rope_append_keeps_other_heads_apart() {
                 dims,
                 base: 1e4,
                 position_scale: 1.0,
+                yarn: crate::graph::Yarn::NONE,
             };
             let angles = toy.value("angles", 1, dims);
             toy.node(Op::RopeTable(rope), &[], &[], &[], &[angles]);

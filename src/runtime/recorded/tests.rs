@@ -20,10 +20,7 @@ fn program(layers: u32) -> Program {
         context: 64,
         rms_eps: 1e-5,
         rope_base: 10_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     };
     let model = Model::random(hyper, None, crate::dtype::DType::Q8_0, 1).expect("a valid toy");
     let extent = Extent {
