@@ -25,6 +25,8 @@ pub struct Loaded {
     pub session: Session,
     /// Of the same file.
     pub tokenizer: Tokenizer,
+    /// What else the file says.
+    pub metadata: Metadata,
     /// From the open file to the recorded session; downloads do not count.
     pub load_time: Duration,
 }
@@ -62,7 +64,7 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
     let begin = Instant::now();
     let checkpoint = Checkpoint::open(&file).map_err(CliError::input)?;
     let metadata: Metadata = checkpoint.metadata().clone();
-    thread::scope(|scope| {
+    let (session, tokenizer) = thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::from_metadata(&metadata));
         let model =
             Model::from_checkpoint(checkpoint, definition(config)?).map_err(CliError::input)?;
@@ -79,11 +81,13 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
             );
             return Err(CliError::Input(text));
         }
-        Ok(Loaded {
-            session,
-            tokenizer,
-            load_time: begin.elapsed(),
-        })
+        Ok((session, tokenizer))
+    })?;
+    Ok(Loaded {
+        session,
+        tokenizer,
+        metadata,
+        load_time: begin.elapsed(),
     })
 }
 

@@ -10,6 +10,7 @@ mod compile;
 mod contents;
 mod device;
 mod dump;
+mod prefix;
 pub mod recorded;
 mod session;
 

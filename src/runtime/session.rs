@@ -87,6 +87,8 @@ pub struct Report {
     pub replays: u64,
     /// Prompt chunks replayed.
     pub prompt_replays: u64,
+    /// Rows of prompts computed: tokens that were not in the cache.
+    pub prompt_rows: u64,
     /// Steps and chunks run eagerly.
     pub eager_steps: u64,
     /// Whether replaying replays a recording; `false` where a driver could not capture.
@@ -109,6 +111,9 @@ pub struct Session {
     options: SessionOptions,
     position: u32,
     vocabulary: u32,
+    /// The token at each filled position; as long as `position`, and never longer than the context.
+    pub(super) tokens: Vec<u32>,
+    prompt_rows: u64,
 }
 
 impl Session {
@@ -130,6 +135,8 @@ impl Session {
             backend,
             options: options.clone(),
             position: 0,
+            tokens: Vec::with_capacity(options.context as usize),
+            prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
         })
     }
@@ -151,12 +158,13 @@ impl Session {
 
     /// Forgets the sequence.
     pub fn reset(&mut self) {
-        self.position = 0;
+        self.truncate(0);
     }
 
     /// Forgets the tokens from `position` on; nothing where the sequence is no longer than that.
     pub fn truncate(&mut self, position: u32) {
         self.position = self.position.min(position);
+        self.tokens.truncate(position as usize);
     }
 
     /// Runs the steps from now on launch by launch, or replays them. The bits are the same.
@@ -216,7 +224,7 @@ impl Session {
             tokens: &[token],
         };
         run(&mut *self.decode, step, self.options.eager)?;
-        self.position += 1;
+        self.append(&[token]);
         Ok(self.decode.result(0))
     }
 
@@ -238,7 +246,8 @@ impl Session {
                 tokens: chunk,
             };
             run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
+            self.prompt_rows += chunk.len() as u64;
+            self.append(chunk);
             done += chunk.len();
             if self.options.logits == Logits::All {
                 row = chunk.len() - 1;
@@ -272,12 +281,19 @@ impl Session {
                 tokens: chunk,
             };
             run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
+            self.prompt_rows += chunk.len() as u64;
+            self.append(chunk);
             for row in 0..chunk.len() {
                 each(index * chunk_rows + row, self.prompt.result(row));
             }
         }
         Ok(())
+    }
+
+    /// Records tokens that have been computed.
+    fn append(&mut self, tokens: &[u32]) {
+        self.position += tokens.len() as u32;
+        self.tokens.extend_from_slice(tokens);
     }
 
     /// The program a decode step replays.
@@ -296,6 +312,7 @@ impl Session {
             nodes: self.decode.nodes(),
             replays: self.decode.replays(),
             prompt_replays: self.prompt.replays(),
+            prompt_rows: self.prompt_rows,
             eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),
             graph_replay: fallback.is_none(),
             graph_fallback: fallback.map(str::to_string),
