@@ -27,8 +27,8 @@ impl Guard {
 }
 
 /// Guards messages against `everywhere`, spellings of special tokens, and those of people also against `from_people`,
-/// spellings that a model may say. Each is replaced in its first character; so is a beginning of one at a message's end
-/// and an end of one at its beginning, which the template's own text could complete. `template` is the template's
+/// spellings that a model may say. Each is replaced in its first character that is no white space; so is a part of one that
+/// the template's own text could complete: the end of one where a message begins, the beginning of one where it ends. `template` is the template's
 /// source, whose characters are no stand-ins.
 pub fn guard(
     messages: &[Message],
@@ -80,6 +80,7 @@ const LAST_STAND_IN: char = '\u{10fffd}';
 /// Where in `text` a character has to be replaced.
 fn marks<'s>(text: &str, spellings: impl Iterator<Item = &'s str>) -> BTreeSet<usize> {
     let mut marks = BTreeSet::new();
+    let margin = text.len() - text.trim_start().len();
     // Vocabularies have thousands of special tokens and a handful of characters that they begin with.
     let mut by_first: BTreeMap<char, Vec<&str>> = BTreeMap::new();
     for spelling in spellings {
@@ -87,13 +88,9 @@ fn marks<'s>(text: &str, spellings: impl Iterator<Item = &'s str>) -> BTreeSet<u
             continue;
         };
         by_first.entry(first).or_default().push(spelling);
-        for (at, _) in spelling.char_indices().skip(1) {
-            if text.starts_with(&spelling[at..]) {
-                marks.insert(visible(text, 0));
-            }
-            if text.ends_with(&spelling[..at]) {
-                marks.insert(visible(text, text.len() - at));
-            }
+        for (begin, part) in [(0, text), (margin, text.trim())] {
+            let straddling = straddling(part, spelling);
+            marks.extend(straddling.map(|at| visible(text, begin + at)));
         }
     }
     for (at, c) in text.char_indices() {
@@ -103,6 +100,18 @@ fn marks<'s>(text: &str, spellings: impl Iterator<Item = &'s str>) -> BTreeSet<u
         }
     }
     marks
+}
+
+/// Where `text` has a part of `spelling` that text before or after it could complete.
+fn straddling(text: &str, spelling: &str) -> impl Iterator<Item = usize> {
+    let inner = spelling.char_indices().skip(1).map(|(at, _)| at);
+    let inside = !text.is_empty() && text.len() < spelling.len() && spelling.contains(text);
+    let at_ends = inner.flat_map(move |at| {
+        let begins = text.starts_with(&spelling[at..]).then_some(0);
+        let ends = text.ends_with(&spelling[..at]).then(|| text.len() - at);
+        begins.into_iter().chain(ends)
+    });
+    inside.then_some(0).into_iter().chain(at_ends)
 }
 
 /// The first character from `at` that is no white space, which templates trim; `at` if there is none.

@@ -65,6 +65,11 @@ fn quote(text: &str) -> String {
     out
 }
 
+/// The test `iterable`: none is not, unlike in the engine's own.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
 /// The filter `tojson` of `transformers`: `json.dumps` with its options, without Jinja's escapes for HTML.
 pub(super) fn tojson(
     value: Value,

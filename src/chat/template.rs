@@ -93,6 +93,7 @@ impl Template {
         environment.set_formatter(|out, _, value| Ok(out.write_str(&python::display(value))?));
         environment.add_filter("tojson", python::tojson);
         environment.add_filter("string", |value: Value| python::display(&value));
+        environment.add_test("iterable", python::is_iterable);
         environment.add_function("cycler", minijinja_contrib::globals::cycler);
         environment.add_function("joiner", minijinja_contrib::globals::joiner);
         environment.add_function("raise_exception", raise);
@@ -171,7 +172,7 @@ impl Template {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(inner) = cause {
             if let Some(Raised(message)) = inner.downcast_ref() {
-                let message = message.clone();
+                let message = one_line(message);
                 return ChatError::Raised {
                     name,
                     line,
@@ -201,9 +202,14 @@ fn raise(message: String, _: Kwargs) -> Result<Value, minijinja::Error> {
 fn message(error: &minijinja::Error) -> String {
     let kind = error.kind().to_string();
     match error.detail() {
-        Some(detail) => format!("{kind}: {detail}"),
+        Some(detail) => one_line(&format!("{kind}: {detail}")),
         None => kind,
     }
+}
+
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// `source` with `{% generation %}` and `{% endgeneration %}`, which mark a model's own words for training, as a block
