@@ -6,12 +6,13 @@ use greta_infer::cpu::attention::{
 };
 use greta_infer::cpu::gemm_f::float_kernel;
 use greta_infer::cpu::isa::Isa;
-use greta_infer::cpu::kv::CacheShape;
+use greta_infer::cpu::kv::{CacheShape, kv_append};
 use greta_infer::cpu::norm::rms_norm;
 use greta_infer::cpu::panel::LANES;
 use greta_infer::cpu::silu::silu_mul;
 use greta_infer::cpu::team::Team;
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use half::f16;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -206,17 +207,41 @@ fn gemm(criterion: &mut Criterion) {
     }
 }
 
+/// A cache full of a pattern, and the values it holds.
+fn stored(shape: CacheShape, seed: u32) -> (Vec<u16>, Vec<f32>) {
+    let width = shape.heads * shape.head;
+    let x = pattern(shape.elements(), seed);
+    let mut cache = vec![0u16; shape.bytes() / 2];
+    let to = cache.as_mut_ptr().cast();
+    // SAFETY: the cache has the bytes of its shape and x a row a position.
+    unsafe {
+        let isa = Isa::Portable;
+        kv_append(isa, x.as_ptr(), width, to, shape, 0, shape.capacity, (0, 1));
+    }
+    let bytes: Vec<u8> = cache.iter().flat_map(|h| h.to_ne_bytes()).collect();
+    let half = |at: usize| f16::from_ne_bytes([bytes[at], bytes[at + 1]]).to_f32();
+    let value = |at: usize| match shape.kv_type {
+        KvType::F16 => half(2 * at),
+        KvType::Q8_0 => f32::from(bytes[at].cast_signed()) * half(shape.elements() + at / 32 * 2),
+    };
+    let values = (0..shape.elements()).map(value).collect();
+    (cache, values)
+}
+
 /// Attention of SmolLM2-135M's and Llama-2-7B's heads. Prompt in multiply-adds over what is seen, decode in bytes of the
 /// cache.
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
-    for isa in Isa::available() {
+    let types = KvType::ALL.into_iter();
+    let isas = types.flat_map(|t| Isa::available().into_iter().map(move |isa| (isa, t)));
+    for (isa, kv_type) in isas {
         for (heads, kv_heads, head) in [(9, 3, 64), (4, 4, 128), (8, 2, 128)] {
             for context in [512, 4096] {
                 let cache = CacheShape {
                     heads: kv_heads,
                     capacity: context,
                     head,
+                    kv_type,
                 };
                 let shape = AttentionShape {
                     heads,
@@ -227,8 +252,8 @@ fn attention(criterion: &mut Criterion) {
                 };
                 let rows = 128;
                 let base = context - rows;
-                let (k, v) = (pattern(cache.elements(), 3), pattern(cache.elements(), 4));
-                let (k16, v16) = (halves(&k), halves(&v));
+                let (k_stored, k) = stored(cache, 3);
+                let (v_stored, v) = stored(cache, 4);
                 let width = heads * head;
                 let q = pattern(rows * width, 5);
                 let mut out = vec![0.0f32; rows * width];
@@ -253,7 +278,7 @@ fn attention(criterion: &mut Criterion) {
                         })
                         .collect()
                 };
-                let name = format!("{isa}/H={heads} G={kv_heads} D={head}/{context}");
+                let name = format!("{isa}/{kv_type}/H={heads} G={kv_heads} D={head}/{context}");
                 let mut prompt = |out: &mut [f32]| {
                     // SAFETY: every buffer has the size its shape says.
                     unsafe {
@@ -261,8 +286,8 @@ fn attention(criterion: &mut Criterion) {
                             isa,
                             &shape,
                             (q.as_ptr(), width),
-                            k16.as_ptr(),
-                            v16.as_ptr(),
+                            k_stored.as_ptr().cast(),
+                            v_stored.as_ptr().cast(),
                             base,
                             rows,
                             (out.as_mut_ptr(), width),
@@ -287,8 +312,8 @@ fn attention(criterion: &mut Criterion) {
                             isa,
                             &shape,
                             q[last..].as_ptr(),
-                            k16.as_ptr(),
-                            v16.as_ptr(),
+                            k_stored.as_ptr().cast(),
+                            v_stored.as_ptr().cast(),
                             context - 1,
                             partials.as_mut_ptr().cast(),
                             (0, 1),
@@ -308,7 +333,7 @@ fn attention(criterion: &mut Criterion) {
                 for (i, &(expected, size)) in expected.iter().enumerate() {
                     assert_close(out[i], expected, size);
                 }
-                group.throughput(Throughput::Bytes((2 * 2 * cache.elements()) as u64));
+                group.throughput(Throughput::Bytes((2 * cache.bytes()) as u64));
                 group.bench_function(format!("decode/{name}"), |bencher| {
                     bencher.iter(|| decode(black_box(&mut out)));
                 });

@@ -4,6 +4,7 @@
 use bumpalo::Bump;
 use criterion::{Criterion, criterion_group, criterion_main};
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
 use greta_infer::pass::{self, Gates, Options};
 use greta_infer::plan::{assign, check, lifetimes};
@@ -11,6 +12,7 @@ use greta_infer::program::{Target, lower};
 use std::hint::black_box;
 
 const EXTENT: Extent = Extent {
+    kv_type: KvType::F16,
     rows: 1,
     context: 4096,
     logits: Logits::Last,
@@ -36,10 +38,7 @@ fn shape(layers: u32) -> Hyperparameters {
         context: 8192,
         rms_eps: 1e-5,
         rope_base: 500_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     }
 }
 

@@ -23,10 +23,7 @@ fn smollm2() -> Hyperparameters {
         context: 8192,
         rms_eps: 1e-5,
         rope_base: 100_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     }
 }
 

@@ -83,6 +83,15 @@ DEVICE void barrier() {
 #endif
 }
 
+// What this thread wrote before is seen by the host before what it writes after.
+DEVICE void fence_for_host() {
+#if NVIDIA
+    __nvvm_membar_sys();
+#else
+    __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "");
+#endif
+}
+
 // ---- Bits ----
 
 DEVICE u32 bits_of(f32 x) { return __builtin_bit_cast(u32, x); }
@@ -108,11 +117,27 @@ DEVICE u32 shuffle_xor(u32 x, u32 mask) {
     return __builtin_amdgcn_ds_bpermute((lane ^ mask) << 2, x);
 #endif
 }
+DEVICE u64 shuffle_xor(u64 x, u32 mask) {
+    u64 low = shuffle_xor((u32)x, mask), high = shuffle_xor((u32)(x >> 32), mask);
+    return high << 32 | low;
+}
 DEVICE f32 shuffle_xor(f32 x, u32 mask) { return float_of(shuffle_xor(bits_of(x), mask)); }
 DEVICE f64 shuffle_xor(f64 x, u32 mask) {
     u64 bits = __builtin_bit_cast(u64, x);
     u64 low = shuffle_xor((u32)bits, mask), high = shuffle_xor((u32)(bits >> 32), mask);
     return __builtin_bit_cast(f64, high << 32 | low);
+}
+
+// The value of lane `lane` of the wave, which each lane chooses for itself.
+DEVICE u64 shuffle_from(u64 x, u32 lane) {
+#if NVIDIA
+    u64 low = (u32)__nvvm_shfl_sync_idx_i32(0xffffffffu, (u32)x, lane, 31);
+    u64 high = (u32)__nvvm_shfl_sync_idx_i32(0xffffffffu, (u32)(x >> 32), lane, 31);
+#else
+    u64 low = (u32)__builtin_amdgcn_ds_bpermute(lane << 2, (u32)x);
+    u64 high = (u32)__builtin_amdgcn_ds_bpermute(lane << 2, (u32)(x >> 32));
+#endif
+    return high << 32 | low;
 }
 
 #if !NVIDIA

@@ -52,17 +52,23 @@ DEVICE void turn(f64 x, f32& cosine, f32& sine) {
     sine = (f32)(quadrant >= 2 ? -b : b);
 }
 
-// y [rows][dims / 2][2] = cos and sin of position · position_scale · base^(−2 i / dims) / factors [i].
+// y [rows][dims / 2][2] = cos and sin of position · scale_i · base^(−2 i / dims) / factors [i], times `magnitude`.
+// scale_i is position_scale, but for what YaRN spares: `keep` of pairs up to `first`, nothing from `last` on.
 GLOBAL THREADS_AT_MOST(64) void rope_table(const Step* step, const f32* factors, f32* y, u32 y_stride, u32 dims, f64 base,
-                                           f64 position_scale, u32 rows) {
+                                           f64 position_scale, f64 first, f64 last, f64 keep, f32 magnitude, u32 rows) {
     u32 r = block_y(), i = block_x() * threads_x() + thread_x();
     if (r >= live_rows(step, rows) || i >= dims / 2)
         return;
     f64 frequency = exponential64(-2.0 * (f64)i / (f64)dims * logarithm(base));
     f64 factor = factors ? (f64)factors[i] : 1.0;
     f64 position = (f64)step->position + (f64)r;
+    f64 width = last - first < 0.001 ? 0.001 : last - first, ramp = ((f64)i - first) / width;
+    f64 kept = keep * (1.0 - (ramp < 0.0 ? 0.0 : ramp > 1.0 ? 1.0 : ramp));
+    f64 scale = position_scale * (1.0 - kept) + kept;
     f32* pair = row_of(y, y_stride, r) + 2 * i;
-    turn(position * position_scale * frequency / factor, pair[0], pair[1]);
+    turn(position * scale * frequency / factor, pair[0], pair[1]);
+    pair[0] *= magnitude;
+    pair[1] *= magnitude;
 }
 
 // ---- Turning, a thread a pair ----

@@ -2,7 +2,8 @@
 #pragma once
 #include "common.h"
 
-// Lies in device memory, written by step_fetch at the start of every replay.
+// Lies in device memory. Recordings of one row share one, which step_set writes between replays and sample_choose at the
+// end of each; the others have their own, written by step_fetch at the start of every replay.
 struct Step {
     u32 position;    // of row 0
     u32 rows;        // live rows

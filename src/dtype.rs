@@ -5,6 +5,7 @@
 //! sizes are those of ggml's `ggml.h` and `ggml-common.h` (llama.cpp, 2026-11).
 
 mod decode;
+mod encode;
 
 use std::fmt;
 use std::str::FromStr;
@@ -183,6 +184,24 @@ impl DType {
             self.block_bytes(),
         );
         decode::decode(self, bytes, out);
+    }
+
+    /// Rounds f32 into whole blocks: bit for bit what ggml's `quantize_row_*_ref` gives, for the K-types without an
+    /// importance matrix. Values that are not finite give blocks that mean nothing; callers look first.
+    ///
+    /// # Panics
+    /// As [`decode`](DType::decode).
+    pub fn encode(self, values: &[f32], bytes: &mut [u8]) {
+        assert_eq!(
+            self.row_bytes(values.len()),
+            Some(bytes.len()),
+            "{self}: {} elements do not fill {} bytes ({} per {} bytes)",
+            values.len(),
+            bytes.len(),
+            self.block_len(),
+            self.block_bytes(),
+        );
+        encode::encode(self, values, bytes);
     }
 }
 

@@ -1,8 +1,8 @@
-//! The generator: a session, a tokenizer and a sampler joined into a text.
+//! The generator: a session and a tokenizer joined into a text.
 //!
 //! One call of [`Generator::run`] feeds a prompt and continues it token by token until something ends the text
-//! ([`Finish`]). Per token it samples, decodes, looks for stop strings, and takes one step of the session; nothing
-//! else. It prints nothing: text goes to a function as soon as it is certain, in whole characters.
+//! ([`Finish`]). Per token it takes what the session chose, decodes it, and looks for stop strings; nothing else. It
+//! prints nothing: text goes to a function as soon as it is certain, in whole characters.
 
 mod stop;
 #[cfg(test)]
@@ -15,7 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::runtime::{Session, SessionError};
-use crate::sampler::{Sampler, SamplerError, top_logprobs};
+use crate::sampler::{SamplerError, Sampling, top_logprobs};
 use crate::tokenizer::Tokenizer;
 pub use stop::StopMatcher;
 
@@ -146,11 +146,11 @@ impl GenerateError {
     }
 }
 
-/// Joins a session, a tokenizer and a sampler.
+/// Joins a session, a tokenizer and the settings of a text.
 pub struct Generator<'a> {
     session: &'a mut Session,
     tokenizer: &'a Tokenizer,
-    sampler: Sampler,
+    sampling: Sampling,
     settings: Settings,
     on_full: Option<&'a mut OnFull<'a>>,
 }
@@ -160,13 +160,13 @@ impl<'a> Generator<'a> {
     pub fn new(
         session: &'a mut Session,
         tokenizer: &'a Tokenizer,
-        sampler: Sampler,
+        sampling: Sampling,
         settings: Settings,
     ) -> Self {
         Self {
             session,
             tokenizer,
-            sampler,
+            sampling,
             settings,
             on_full: None,
         }
@@ -199,7 +199,7 @@ impl<'a> Generator<'a> {
                 context,
             });
         }
-        prompt.iter().for_each(|&token| self.sampler.accept(token));
+        self.session.set_sampling(&self.sampling)?;
         let budget = self.settings.max_tokens.min(context);
         let mut out = Generation {
             tokens: Vec::with_capacity(budget),
@@ -234,25 +234,31 @@ impl<'a> Generator<'a> {
                 out.finish = Finish::Interrupted;
                 break;
             }
-            let mut logits = prefilled?;
+            prefilled?;
             let begin = Instant::now();
-            let mut position = sequence.len();
-            out.steps.push(position..position);
+            let limit = self.settings.max_tokens - out.tokens.len();
+            let mut decode = if self.settings.logprobs > 0 {
+                self.session.decode_with_logits(limit)?
+            } else {
+                self.session.decode(limit)?
+            };
             out.finish = loop {
-                if out.tokens.len() == self.settings.max_tokens {
-                    break Finish::Length;
-                }
-                let token = self.sampler.sample(logits)?;
+                let Some(token) = decode.next()? else {
+                    break if out.tokens.len() == self.settings.max_tokens {
+                        Finish::Length
+                    } else {
+                        Finish::Context
+                    };
+                };
                 out.first_token_at.get_or_insert_with(Instant::now);
                 if self.settings.ends_at(token, self.tokenizer) {
                     break Finish::EndOfGeneration;
                 }
                 if self.settings.logprobs > 0 {
                     let mut top = Vec::new();
-                    top_logprobs(logits, self.settings.logprobs, &mut top)?;
+                    top_logprobs(decode.logits(), self.settings.logprobs, &mut top)?;
                     out.logprobs.push(Position { token, top });
                 }
-                self.sampler.accept(token);
                 out.tokens.push(token);
                 let (certain, found) = stop.push(text.push(token));
                 let wanted = certain.is_empty() || on_text(certain).is_continue();
@@ -265,17 +271,11 @@ impl<'a> Generator<'a> {
                 if !wanted || interrupted() {
                     break Finish::Interrupted;
                 }
-                if position == context {
-                    break Finish::Context;
-                }
-                logits = self.session.step(token)?;
-                position += 1;
             };
             out.decode_time += begin.elapsed();
-            out.logits_hash = Some(hash_logits(logits));
-            if let Some(steps) = out.steps.last_mut() {
-                steps.end = position;
-            }
+            out.logits_hash = Some(hash_logits(decode.end()?));
+            let start = sequence.len();
+            out.steps.push(start..self.session.position() as usize);
             let next = match (out.finish, &mut self.on_full) {
                 (Finish::Context, Some(on_full)) => on_full(Full {
                     held: self.session.tokens(),

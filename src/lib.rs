@@ -20,15 +20,16 @@
 //! | [`Recording`](runtime::Recording) | the program resolved to addresses on a device | [`cpu`], [`gpu`], [`runtime`] |
 //!
 //! A [`Step`](program::Step) (tokens and a position) is the only thing that differs between two
-//! replays; everything else is frozen when the program is recorded. Prompts use the same pipeline
+//! replays; everything else is frozen when the program is recorded. A decode step ends by choosing a
+//! token and makes it the next step itself, so that a text needs the host only to collect. Prompts use the same pipeline
 //! with `R` rows instead of one, as a program and a recording of their own.
 //!
 //! # Who may import whom
 //!
-//! `dtype`, `hip` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
-//! `loader`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`; `gpu` ← those and `hip`,
-//! `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`, `sampler`; `chat` ← `tokenizer`, `loader`;
-//! `cli` on top.
+//! `dtype`, `hip`, `sampler` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
+//! `loader`; `import` ← `loader`, `model`, `tokenizer`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`,
+//! `sampler`; `gpu` ← those and `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`,
+//! `sampler`; `chat` ← `tokenizer`, `loader`, `sampler`; `cli` on top.
 //!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
 //! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
@@ -66,6 +67,7 @@ pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod hip;
+pub mod import;
 pub mod kernels;
 pub mod loader;
 pub mod model;

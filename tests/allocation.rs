@@ -1,4 +1,4 @@
-//! After a session is built, a token costs no allocation: not in the step, the sampler or the detokenizer.
+//! After a session is built, a token costs no allocation: not in the step, the choice or the detokenizer.
 //!
 //! One test only: it owns the process's allocator, and another test's allocations would be counted as its own.
 
@@ -7,7 +7,7 @@ mod support;
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::Model;
 use greta_infer::runtime::{Session, SessionOptions};
-use greta_infer::sampler::{Sampler, Sampling};
+use greta_infer::sampler::Sampling;
 use greta_infer::tokenizer::Tokenizer;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
@@ -87,7 +87,7 @@ fn check(format: Format, temperature: f32) {
     };
     let prompt = toy.tokens(18, 13);
     let mut session = Session::build(&model, &options, &|_, _| ()).expect("a session");
-    let mut sampler = Sampler::new(sampling, session.vocabulary() as usize).expect("a sampler");
+    session.set_sampling(&sampling).expect("settings in range");
     let mut detokenizer = tokenizer.detokenizer();
     let mut text_bytes = 0;
     let mut token = 0;
@@ -97,23 +97,27 @@ fn check(format: Format, temperature: f32) {
     session.prefill(&prompt[..3], go_on).expect("a prompt");
     session.reset();
     let in_prompt = allocations(|| {
-        let logits = session.prefill(&prompt, go_on).expect("a prompt");
-        token = sampler.sample(logits).expect("a token");
+        session.prefill(&prompt, go_on).expect("a prompt");
+        token = session.chosen().expect("a token");
     });
     // The first text may reserve the detokenizer's buffer; the prompt's token does that.
     text_bytes += detokenizer.push(token).len();
     let in_steps = allocations(|| {
-        for _ in 0..50 {
-            let logits = session.step(token).expect("a step");
-            token = sampler.sample(logits).expect("a token");
-            sampler.accept(token);
+        for _ in 0..10 {
+            session.step(token).expect("a step");
+            token = session.chosen().expect("a token");
             text_bytes += detokenizer.push(token).len();
         }
+        let mut decode = session.decode(36).expect("a chosen token");
+        while let Some(token) = decode.next().expect("a token") {
+            text_bytes += detokenizer.push(token).len();
+        }
+        decode.end().expect("the last logits");
     });
     assert_eq!(
         (in_prompt, in_steps),
         (0, 0),
-        "{}: allocations in the prompt and in 50 steps",
+        "{}: allocations in the prompt and in 45 steps",
         format.name
     );
     assert!(text_bytes > 0, "the steps made text");

@@ -330,6 +330,19 @@ fn bench_gives_the_promised_keys_and_counts_replays() {
     }
     assert_eq!(json["replays"], 9);
     assert!(json["logits_hash"].is_string());
+    // The context is the toy's, shorter than the longest prompts.
+    let first = json["first_tokens"].as_array().expect("a list");
+    let lengths: Vec<u64> = first
+        .iter()
+        .flat_map(|f| f["prompt_tokens"].as_u64())
+        .collect();
+    assert_eq!(lengths, [5, 128, 256], "{json}");
+    for figure in first
+        .iter()
+        .flat_map(|f| [&f["ms"], &f["limit_ms"], &f["limit_percent"]])
+    {
+        assert!(figure.as_f64().is_some_and(|value| value > 0.0), "{json}");
+    }
 
     // The same steps without the recording give the same bits.
     let eager = bench
@@ -384,6 +397,19 @@ fn info_and_devices_describe() {
     assert_eq!(json["memory"]["context"], 64);
     // K and V, 2 layers, 1 head of 32, 2 bytes, 64 positions.
     assert_eq!(json["memory"]["kv_bytes"], 2 * 2 * 32 * 2 * 64);
+    let eight_bits = [
+        "info",
+        &model,
+        "--ctx",
+        "64",
+        "--kv-type",
+        "q8_0",
+        "--format",
+        "json",
+    ];
+    let eight_bits = bench.run(&eight_bits).expect(0, &[]).json();
+    assert_eq!(eight_bits["memory"]["kv_type"], "q8_0");
+    assert_eq!(eight_bits["memory"]["kv_bytes"], 2 * 2 * 34 * 64);
     let tensors = json["tensors"].as_array().unwrap();
     let counted: u64 = json["types"]
         .as_array()

@@ -6,6 +6,7 @@
 use bumpalo::Bump;
 use greta_infer::dtype::DType;
 use greta_infer::gpu;
+use greta_infer::graph::KvType;
 use greta_infer::graph::dot::{Notes, dot};
 use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
 use greta_infer::plan;
@@ -26,10 +27,7 @@ fn toy(architecture: &str) -> Model {
         context: 256,
         rms_eps: 1e-5,
         rope_base: 10_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     };
     Model::random(hyper, None, DType::Q8_0, 1).expect("the toy is a valid model")
 }
@@ -55,6 +53,7 @@ fn check(family: &str) {
     let model = toy(family);
     let arena = Bump::new();
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 256,
         logits: Logits::Last,
@@ -92,6 +91,7 @@ fn llama_on_a_gpu() {
     for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
         let arena = Bump::new();
         let extent = Extent {
+            kv_type: KvType::F16,
             rows,
             context: 256,
             logits: Logits::Last,

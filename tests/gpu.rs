@@ -25,6 +25,7 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
         "replay_is_eager_bit_for_bit",
         gpu::sessions::replay_is_eager,
     ),
+    ("decoding_is_stepping", gpu::sessions::decoding_is_stepping),
     ("memory_stays", gpu::sessions::memory_stays),
     ("bandwidth_is_measured", gpu::sessions::bandwidth),
 ];

@@ -8,13 +8,14 @@ mod gpu_kernels {
     pub mod bench;
     pub mod matrices;
     pub mod rows;
+    pub mod sample;
 }
 #[path = "gpu/runner.rs"]
 mod runner;
 mod support;
 
 use gpu_kernels::bench::Bench;
-use gpu_kernels::{attention, matrices, rows};
+use gpu_kernels::{attention, matrices, rows, sample};
 use std::process::ExitCode;
 
 const TESTS: &[runner::Test<Bench>] = &[
@@ -28,7 +29,10 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("norms", rows::norms),
     ("element_by_element", rows::elementwise),
     ("rope", rows::rope),
-    ("argmax", rows::argmax),
+    ("sample_as_the_twin", sample::twin),
+    ("sample_of_great_vocabularies", sample::great),
+    ("sample_of_what_is_no_distribution", sample::bad),
+    ("sample_leads_to_the_next_step", sample::next),
     ("step_and_stream", rows::step_and_stream),
     ("attention_of_one_row", attention::split),
     ("attention_of_many_rows", attention::rows),

@@ -249,10 +249,7 @@ fn absurd_heads() {
         context: 8,
         rms_eps: 1e-5,
         rope_base: 1e4,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     };
     let model = Model::random(absurd, None, DType::F32, 1);
     refused(

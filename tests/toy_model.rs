@@ -4,15 +4,17 @@ mod support;
 
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
 use support::compare::{assert_as_near, assert_close, assert_same_bits};
-use support::oracle::{FORMATS, Format, Rounding};
+use support::decode::decoding_is_stepping;
+use support::oracle::{FORMATS, Format, Kv, Rounding};
 use support::rng::Rng;
 use support::toy::weights::random_blocks;
-use support::toy::{ODD, Recipe, Toy, WIDE, recipes};
+use support::toy::{BROAD_HEADS, ODD, Recipe, Toy, WIDE, recipes};
 
 const CONTEXT: usize = 36;
 const PROMPT: usize = 29;
@@ -42,6 +44,7 @@ fn open(recipe: Recipe) -> Opened {
 struct Way {
     threads: usize,
     chunk_rows: u32,
+    kv_type: KvType,
     eager: bool,
     poison: bool,
     logits: Logits,
@@ -51,6 +54,7 @@ struct Way {
 const PLAIN: Way = Way {
     threads: 1,
     chunk_rows: 8,
+    kv_type: KvType::F16,
     eager: false,
     poison: true,
     logits: Logits::Last,
@@ -66,6 +70,7 @@ fn session_of(model: &Model, way: Way, context: usize) -> Session {
         threads: way.threads,
         context: context as u32,
         chunk_rows: way.chunk_rows,
+        kv_type: way.kv_type,
         eager: way.eager,
         logits: way.logits,
         poison: way.poison,
@@ -136,8 +141,12 @@ fn weights_decode_as_the_oracle_decodes_them() {
 /// How far apart, relative to their size, two computations of the same logits may be that sum in different orders.
 ///
 /// Float weights leave only keys and values to be rounded; others round every activation, to one part in 16256 of the
-/// largest of 32, and f32's own error sends about a fiftieth of them to the other side.
-fn flipped(recipe: Recipe) -> f64 {
+/// largest of 32, and f32's own error sends about a fiftieth of them to the other side. In a cache of 8 bits a side is
+/// 1/127 of the largest of 32: rare, but wide.
+fn flipped(recipe: Recipe, kv_type: KvType) -> f64 {
+    if kv_type == KvType::Q8_0 {
+        return 2e-3;
+    }
     if recipe.format.is_float() { 1e-4 } else { 4e-4 }
 }
 
@@ -150,31 +159,28 @@ fn check_against_oracle(recipe: Recipe, count: usize, ways: &[Way]) {
     let prompt = count - 4;
     let oracle = toy.oracle();
     let exact = oracle.logits(&tokens, Rounding::EXACT);
-    let imitated = oracle.logits(&tokens, Rounding::RUNTIME);
+    let imitated = |kv| {
+        let rounding = Rounding {
+            kv,
+            ..Rounding::RUNTIME
+        };
+        oracle.logits(&tokens, rounding)
+    };
+    let imitated = [Kv::F16, Kv::Q8].map(imitated);
     let from = (prompt - 1) * v;
     for way in ways {
+        let imitated = &imitated[usize::from(way.kv_type == KvType::Q8_0)];
+        let flipped = flipped(recipe, way.kv_type);
         let place = format!("{}, {way:?}", recipe.describe());
         let each = Way {
             logits: Logits::All,
             ..*way
         };
         let got = prefill_each(&mut session_of(&model, each, count), &tokens);
-        assert_as_near(
-            &got,
-            &exact,
-            &imitated,
-            flipped(recipe),
-            &format!("{place}, each"),
-        );
+        assert_as_near(&got, &exact, imitated, flipped, &format!("{place}, each"));
 
         let got = prompt_and_steps(&mut session_of(&model, *way, count), &tokens, prompt);
-        assert_as_near(
-            &got,
-            &exact[from..],
-            &imitated[from..],
-            flipped(recipe),
-            &place,
-        );
+        assert_as_near(&got, &exact[from..], &imitated[from..], flipped, &place);
     }
 }
 
@@ -197,6 +203,37 @@ fn every_instruction_set_agrees_with_the_oracle() {
             let isa = Some(isa);
             check_against_oracle(recipe, 13, &[Way { isa, ..PLAIN }]);
         }
+    }
+}
+
+/// Keys and values in 8 bits: every head size there is, every instruction set, prompts that begin far from position
+/// zero.
+#[test]
+fn a_q8_0_cache_agrees_with_the_oracle() {
+    for (shape, name) in [
+        (WIDE, "F32"),
+        (ODD, "Q8_0"),
+        (WIDE, "Q4_K"),
+        (BROAD_HEADS, "Q4_1"),
+    ] {
+        let recipe = Recipe {
+            shape,
+            ..Recipe::of(Format::by_name(name))
+        };
+        let kv_type = KvType::Q8_0;
+        let ways: Vec<Way> = Isa::available()
+            .into_iter()
+            .flat_map(|isa| {
+                [(1, 1), (2, 16), (3, 100)].map(|(threads, chunk_rows)| Way {
+                    threads,
+                    chunk_rows,
+                    kv_type,
+                    isa: Some(isa),
+                    ..PLAIN
+                })
+            })
+            .collect();
+        check_against_oracle(recipe, 130, &ways);
     }
 }
 
@@ -239,7 +276,7 @@ fn a_prompt_is_the_same_as_its_tokens_one_by_one() {
             if chunk_rows == 1 {
                 assert_same_bits(&got, &last, &place);
             } else {
-                assert_close(&got, &last, flipped(recipe), &place);
+                assert_close(&got, &last, flipped(recipe, way.kv_type), &place);
             }
         }
     }
@@ -251,6 +288,11 @@ fn recording_threads_and_poison_change_no_bit() {
         let Opened { toy, model, .. } = open(recipe);
         let tokens = toy.tokens(13, CONTEXT);
         let want = prompt_and_steps(&mut session(&model, PLAIN), &tokens, PROMPT);
+        let eight_bits = Way {
+            kv_type: KvType::Q8_0,
+            ..PLAIN
+        };
+        let want_q8 = prompt_and_steps(&mut session(&model, eight_bits), &tokens, PROMPT);
         for (threads, eager, poison) in [
             (2, false, true),
             (3, false, true),
@@ -264,11 +306,19 @@ fn recording_threads_and_poison_change_no_bit() {
                 poison,
                 ..PLAIN
             };
-            let mut session = session(&model, way);
-            let got = prompt_and_steps(&mut session, &tokens, PROMPT);
+            let mut this = session(&model, way);
+            let got = prompt_and_steps(&mut this, &tokens, PROMPT);
             assert_same_bits(&got, &want, &format!("{}, {way:?}", recipe.describe()));
+            let kv_type = KvType::Q8_0;
+            let way_q8 = Way { kv_type, ..way };
+            let got = prompt_and_steps(&mut session(&model, way_q8), &tokens, PROMPT);
+            assert_same_bits(
+                &got,
+                &want_q8,
+                &format!("{}, {way_q8:?}", recipe.describe()),
+            );
 
-            let report = session.report();
+            let report = this.report();
             let chunks = PROMPT.div_ceil(way.chunk_rows as usize) as u64;
             let steps = (CONTEXT - PROMPT) as u64;
             let expected = if eager {
@@ -279,6 +329,21 @@ fn recording_threads_and_poison_change_no_bit() {
             let counted = (report.replays, report.prompt_replays, report.eager_steps);
             assert_eq!(counted, expected, "{way:?}");
         }
+    }
+}
+
+#[test]
+fn tokens_that_are_fed_back_are_those_fed_by_hand() {
+    for name in ["Q4_1", "F16"] {
+        let recipe = Recipe::of(Format::by_name(name));
+        let Opened { toy, model, .. } = open(recipe);
+        let prompt = toy.tokens(18, 11);
+        let way = Way {
+            threads: 2,
+            poison: true,
+            ..PLAIN
+        };
+        decoding_is_stepping(&mut session(&model, way), &prompt, &recipe.describe());
     }
 }
 

@@ -162,7 +162,10 @@ impl Conversation {
         for (index, message) in messages.into_iter().enumerate() {
             let wrong = |expected: &str| {
                 let found = format!("message {index}: expected {expected}");
-                Err(ChatError::Saved(format!("{found}, found {}", message.role.name())))
+                Err(ChatError::Saved(format!(
+                    "{found}, found {}",
+                    message.role.name()
+                )))
             };
             match (message.role, user.take()) {
                 (Role::System, None) if index == 0 => conversation.system = Some(message.content),

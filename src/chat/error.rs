@@ -12,7 +12,9 @@ pub enum ChatError {
     #[error(transparent)]
     Metadata(#[from] LoadError),
     /// The model brings no template, and none was named.
-    #[error("{model}: the file has no chat template (tokenizer.chat_template): give --template FILE or one of the built-in {built_in}")]
+    #[error(
+        "{model}: the file has no chat template (tokenizer.chat_template): give --template FILE or one of the built-in {built_in}"
+    )]
     NoTemplate {
         /// The model file.
         model: String,

@@ -46,9 +46,10 @@ pub fn guard(
     });
     let marks: Vec<BTreeSet<usize>> = marks.collect();
     let first = |content: &str, at: usize| content[at..].chars().next();
-    let marked = messages.iter().zip(&marks).flat_map(|(message, marks)| {
-        marks.iter().filter_map(|&at| first(&message.content, at))
-    });
+    let marked = messages
+        .iter()
+        .zip(&marks)
+        .flat_map(|(message, marks)| marks.iter().filter_map(|&at| first(&message.content, at)));
     let marked: BTreeSet<char> = marked.collect();
     let texts = messages.iter().map(|message| message.content.as_str());
     let used: BTreeSet<char> = texts

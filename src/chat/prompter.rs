@@ -157,7 +157,8 @@ impl<'t> Prompter<'t> {
     /// [`ChatError::Raised`] and [`ChatError::Render`].
     pub fn render(&self, messages: &[Message], answer: bool) -> Result<String, ChatError> {
         let thinking = self.thinking;
-        self.template.render(messages, Variables { answer, thinking })
+        self.template
+            .render(messages, Variables { answer, thinking })
     }
 
     /// The tokens of a conversation. Special tokens are those that the template writes; the BOS token is put in front

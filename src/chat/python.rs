@@ -20,7 +20,12 @@ fn repr(value: &Value) -> String {
         ValueKind::Bool => "False".to_string(),
         ValueKind::String => quote(value.as_str().unwrap_or_default()),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<String> = value.try_iter().into_iter().flatten().map(|v| repr(&v)).collect();
+            let items: Vec<String> = value
+                .try_iter()
+                .into_iter()
+                .flatten()
+                .map(|v| repr(&v))
+                .collect();
             match (value.is_tuple(), items.as_slice()) {
                 (true, [item]) => format!("({item},)"),
                 (true, items) => format!("({})", items.join(", ")),
@@ -104,7 +109,9 @@ pub(super) fn tojson(
         })?;
     }
     let dump = Dump {
-        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        ascii: options
+            .get::<Option<bool>>("ensure_ascii")?
+            .unwrap_or(false),
         sort: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         indent,
         item,

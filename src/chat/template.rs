@@ -135,11 +135,7 @@ impl Template {
     ///
     /// # Errors
     /// [`ChatError::Raised`] and [`ChatError::Render`].
-    pub fn render(
-        &self,
-        messages: &[Message],
-        variables: Variables,
-    ) -> Result<String, ChatError> {
+    pub fn render(&self, messages: &[Message], variables: Variables) -> Result<String, ChatError> {
         let template = self.environment.get_template(NAME);
         let template = template.expect("the template was added when this was made");
         let message = |message: &Message| {
@@ -161,9 +157,13 @@ impl Template {
             ("pad_token", text(&special.padding)),
         ];
         // Without a value a variable is undefined, which is not the same as none.
-        let defined = variables.into_iter().filter_map(|(name, v)| Some((name, v?)));
+        let defined = variables
+            .into_iter()
+            .filter_map(|(name, v)| Some((name, v?)));
         let context: BTreeMap<&str, Value> = defined.collect();
-        template.render(context).map_err(|error| self.failure(&error))
+        template
+            .render(context)
+            .map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatError {

@@ -8,6 +8,8 @@ mod measure;
 
 use std::path::PathBuf;
 
+use crate::dtype::DType;
+use crate::graph::KvType;
 use crate::runtime::DeviceChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -49,8 +51,10 @@ pub enum Command {
     Graph(GraphArgs),
     /// Measure load time, prompt and decode speed.
     Bench(BenchArgs),
-    /// Describe a model file.
+    /// Describe a model.
     Info(InfoArgs),
+    /// Write a model as one GGUF file, in its own or in another type.
+    Convert(ConvertArgs),
     /// List the devices this build can run on.
     Devices(DevicesArgs),
 }
@@ -59,8 +63,9 @@ pub enum Command {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Model file (GGUF); replaces the sources of the configuration.
-    #[arg(long, value_name = "FILE")]
+    /// The model, which replaces the sources of the configuration: a GGUF file, any part of a split one, a folder of
+    /// SafeTensors files with its config.json and tokenizer.json, or one of those files.
+    #[arg(long, value_name = "FILE|FOLDER")]
     pub model: Option<PathBuf>,
     /// Configuration file (TOML) [default: the built-in smollm2-135m.toml].
     #[arg(long, value_name = "FILE")]
@@ -68,18 +73,25 @@ pub struct ModelArgs {
     /// Graph definition (TOML) that replaces the built-in one of the model's family.
     #[arg(long, value_name = "FILE")]
     pub graph: Option<PathBuf>,
+    /// Round the model's matrices to this type at load: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k,
+    /// q5_k or q6_k, as llama.cpp rounds them.
+    #[arg(long, value_name = "TYPE", value_parser = runnable_type)]
+    pub quantize: Option<DType>,
 }
 
 /// How the session is built.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
-    /// Threads that compute, this one included; 0 takes every core.
+    /// Threads that compute, this one included; 0 takes one a core, within affinity and quota.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Context capacity in tokens.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub ctx: Option<usize>,
+    /// Element type of the KV cache: f16, or q8_0, which takes a little more than half of the memory.
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<KvType>,
     /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
@@ -305,7 +317,7 @@ pub struct PerplexityArgs {
 /// `info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
-    /// Model file [default: the configuration's].
+    /// Model file or folder [default: the configuration's].
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     pub file: Option<PathBuf>,
     /// List every tensor.
@@ -314,6 +326,9 @@ pub struct InfoArgs {
     /// Context capacity in tokens, for the memory estimate.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub ctx: Option<usize>,
+    /// Element type of the KV cache, f16 or q8_0, for the memory estimate.
+    #[arg(long, value_name = "TYPE")]
+    pub kv_type: Option<KvType>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelArgs,
@@ -322,12 +337,51 @@ pub struct InfoArgs {
     pub output: OutputArgs,
 }
 
+/// `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The model: a GGUF file, any part of a split one, or a folder of SafeTensors files.
+    #[arg(value_name = "MODEL")]
+    pub input: PathBuf,
+    /// The GGUF file to write. It appears under this name only when it is whole.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The type of the matrices: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k or q6_k, as
+    /// llama.cpp rounds them [default: as they are].
+    #[arg(long = "type", value_name = "TYPE", value_parser = runnable_type)]
+    pub dtype: Option<DType>,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Threads that round; 0 takes every core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Graph definition (TOML) that replaces the built-in one of the model's family; it names a folder's tensors.
+    #[arg(long, value_name = "FILE")]
+    pub graph: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub out: OutputArgs,
+}
+
 /// `devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub output: OutputArgs,
+}
+
+/// A type that weights may have to run.
+fn runnable_type(text: &str) -> Result<DType, String> {
+    match text.parse::<DType>() {
+        Ok(dtype) if dtype.is_runnable() => Ok(dtype),
+        Ok(dtype) => Err(format!(
+            "{dtype} does not run; those that do: {}",
+            DType::runnable_names()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -386,7 +440,10 @@ mod tests {
         check("generate x --chat --no-special", false);
         check("generate x --on-full slide --keep 4", true);
         check("generate x --on-full wrap", false);
-        check("chat --model m.gguf --system s --thinking false --load c.json", true);
+        check(
+            "chat --model m.gguf --system s --thinking false --load c.json",
+            true,
+        );
         check("chat --on-full slide --temp 1 --max-tokens 9 --quiet", true);
         check("chat hello", false);
         check("tokenize - --format json", true);
@@ -410,6 +467,11 @@ mod tests {
         check("bench --plot a.svg", false);
         check("info m.gguf --tensors --ctx 128", true);
         check("devices --format json", true);
+        check("convert folder -o out.gguf --type q4_k --force", true);
+        check("convert folder -o out.gguf --type q4_9", false);
+        check("convert folder -o out.gguf --type iq4_xs", false);
+        check("convert folder", false);
+        check("generate x --quantize q8_0", true);
         check("", false);
     }
 }

@@ -17,7 +17,6 @@ use crate::chat::{Conversation, Prompter, drop_pieces};
 use crate::generate::{Finish, Full, GenerateError, Generation, Generator, Position, Settings};
 use crate::model::Logits;
 use crate::runtime::Session;
-use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 
 /// The object of `--format json`.
@@ -54,7 +53,9 @@ struct Timings {
 
 pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> {
     let of_chat = &args.template;
-    if !args.chat && (of_chat.system.is_some() || of_chat.template.is_some() || of_chat.thinking.is_some()) {
+    if !args.chat
+        && (of_chat.system.is_some() || of_chat.template.is_some() || of_chat.thinking.is_some())
+    {
         let text = "--system, --template and --thinking need --chat";
         return Err(CliError::Usage(text.into()));
     }
@@ -93,15 +94,13 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
             chat_prompt(&prompter, config.system.clone(), &prompt)?
         }
     };
-    let sampler = Sampler::new(config.sampling, loaded.session.vocabulary() as usize);
     let (context, quiet) = (loaded.session.context() as usize, args.output.quiet);
     let slides = config.on_full == OnFull::Slide;
     let keep = config.keep.unwrap_or(fixed);
     if slides {
         check_keep(keep, context)?;
     }
-    let prompt_count = tokens.len();
-    if slides && prompt_count > context {
+    if slides && tokens.len() > context {
         tokens = slide(&tokens, keep, context, quiet);
     }
     let mut on_full = |full: Full<'_>| {
@@ -121,14 +120,14 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
         }
         ControlFlow::Continue(())
     };
-    let sampler = sampler.map_err(CliError::input)?;
-    let mut generator = Generator::new(&mut loaded.session, &loaded.tokenizer, sampler, settings);
+    let (session, tokenizer) = (&mut loaded.session, &loaded.tokenizer);
+    let mut generator = Generator::new(session, tokenizer, config.sampling, settings);
     if slides {
         generator = generator.on_full(&mut on_full);
     }
     let generation = generator
-    .run(&tokens, &interrupt::asked, &mut on_text)
-    .map_err(|error| failure(error, streams && !collected.is_empty()))?;
+        .run(&tokens, &interrupt::asked, &mut on_text)
+        .map_err(|error| failure(error, streams && !collected.is_empty()))?;
     if let Some(error) = lost {
         return Err(error);
     }
@@ -170,7 +169,9 @@ fn plain_prompt(tokenizer: &Tokenizer, prompt: &str, special: bool) -> Result<Pr
     if tokens.is_empty() {
         tokens.extend(tokenizer.bos());
     }
-    let begins = tokens.first().is_some_and(|&token| Some(token) == tokenizer.bos());
+    let begins = tokens
+        .first()
+        .is_some_and(|&token| Some(token) == tokenizer.bos());
     let fixed = usize::from(begins);
     Ok(Prompt { tokens, fixed })
 }

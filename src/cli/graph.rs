@@ -53,6 +53,7 @@ pub fn run(args: &GraphArgs) -> Result<(), CliError> {
     let extent = Extent {
         rows: number("--rows", args.rows)?,
         context: number("--ctx", context)?,
+        kv_type: config.kv_type,
         logits: Logits::Last,
     };
     let target = match config.device {

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::source::{Origin, Source};
 use crate::dtype::DType;
 use crate::loader::{Checkpoint, Metadata, Value};
-use crate::model::{Hyperparameters, Model};
+use crate::model::{Definition, Hyperparameters, Model};
 
 #[derive(Serialize)]
 struct Json {
@@ -42,6 +42,7 @@ struct Json {
 #[derive(Serialize)]
 struct Memory {
     context: usize,
+    kv_type: &'static str,
     weight_bytes: u64,
     kv_bytes: Option<u64>,
 }
@@ -72,6 +73,9 @@ pub fn run(args: &InfoArgs) -> Result<(), CliError> {
     if args.ctx.is_some() {
         config.context = args.ctx;
     }
+    if let Some(kv_type) = args.kv_type {
+        config.kv_type = kv_type;
+    }
     let checkpoint = load::checkpoint(&config, &Progress::new(args.output.quiet))?;
     let json = describe(checkpoint, &config, args.tensors)?;
     match args.output.format {
@@ -98,14 +102,19 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         _ => None,
     };
     let context = config.context_for(trained);
-    let kv_bytes = Hyperparameters::from_metadata(metadata)
+    let family = metadata.str("general.architecture").ok().flatten();
+    let kv_bytes = Definition::built_in(family.unwrap_or_default(), "")
         .ok()
-        .and_then(|hyper| hyper.kv_bytes_per_position().checked_mul(context as u64));
+        .and_then(|family| Hyperparameters::from_metadata(metadata, &family).ok())
+        .and_then(|hyper| {
+            let position = hyper.kv_bytes_per_position(config.kv_type);
+            position.checked_mul(context as u64)
+        });
     let rows = checkpoint.tensors().map(|tensor| TensorRow {
         name: tensor.name.clone(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape.clone(),
-        bytes: tensor.data.len() as u64,
+        bytes: tensor.bytes(),
     });
     let mut json = Json {
         file: checkpoint.path().display().to_string(),
@@ -121,7 +130,8 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         context_trained: trained,
         memory: Memory {
             context,
-            weight_bytes: checkpoint.tensors().map(|t| t.data.len() as u64).sum(),
+            kv_type: config.kv_type.name(),
+            weight_bytes: checkpoint.tensors().map(|t| t.bytes()).sum(),
             kv_bytes,
         },
         parameters: checkpoint.tensors().map(|t| t.element_count() as u64).sum(),
@@ -175,7 +185,7 @@ fn types(checkpoint: &Checkpoint) -> Vec<TypeRow> {
             runs: dtype.is_runnable(),
         });
         row.tensors += 1;
-        row.bytes += tensor.data.len() as u64;
+        row.bytes += tensor.bytes();
     }
     let mut rows: Vec<TypeRow> = rows.into_values().collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes));
@@ -219,8 +229,9 @@ fn text(json: &Json) -> String {
     out += &row(
         "memory",
         format!(
-            "weights {} + KV cache {kv} at --ctx {} = {}",
+            "weights {} + {} KV cache {kv} at --ctx {} = {}",
             bytes(memory.weight_bytes),
+            memory.kv_type,
             memory.context,
             total.map_or_else(unknown, bytes)
         ),

@@ -1,17 +1,24 @@
 //! Ctrl-C: the first asks for an end after the current token, the second ends the process. In a conversation it ends an
 //! answer, never the conversation.
 
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::CliError;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 static ANSWERING: AtomicBool = AtomicBool::new(false);
+/// A file that is not finished and must not outlive the process.
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Catches Ctrl-C from here on. Before, it ends the process as usual.
 pub fn catch() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
+            if let Ok(Some(file)) = UNFINISHED.lock().as_deref() {
+                let _best_effort = std::fs::remove_file(file);
+            }
             leave();
         }
     })
@@ -37,6 +44,13 @@ pub fn set_answering(answering: bool) {
         ASKED.store(false, Ordering::Relaxed);
     }
     ANSWERING.store(answering, Ordering::Relaxed);
+}
+
+/// Names the file that a process ended by the second Ctrl-C removes first; `None` when it is finished.
+pub fn remove_at_end(file: Option<PathBuf>) {
+    if let Ok(mut unfinished) = UNFINISHED.lock() {
+        *unfinished = file;
+    }
 }
 
 /// Whether Ctrl-C was pressed.

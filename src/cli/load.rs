@@ -1,6 +1,6 @@
 //! From a configuration to something that runs: source → checkpoint → model and tokenizer → session.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use super::output;
 use super::progress::Progress;
 use super::source::{self, Cache, Source};
 use crate::dtype::DType;
+use crate::import;
 use crate::loader::{Checkpoint, Metadata};
 use crate::model::{Definition, Logits, Model};
 use crate::runtime::{BackendError, Session, SessionError, SessionOptions};
@@ -46,10 +47,24 @@ pub fn model_file(sources: &[Source], progress: &Progress) -> Result<PathBuf, Cl
     source::obtain(sources, Cache::of_user().as_ref(), progress).map_err(CliError::input)
 }
 
-/// Opens the model file.
+/// Opens the model, to be rounded to the configuration's type if it has one.
 pub fn checkpoint(config: &Config, progress: &Progress) -> Result<Checkpoint, CliError> {
     let file = model_file(&config.sources, progress)?;
-    Checkpoint::open(&file).map_err(CliError::input)
+    open(&file, config, progress)
+}
+
+/// Opens the model at `file`, says what there is to say about it, and has it rounded when its tensors are fetched.
+fn open(file: &Path, config: &Config, progress: &Progress) -> Result<Checkpoint, CliError> {
+    let definition = definition(config)?;
+    let checkpoint = import::open(file, definition.as_ref()).map_err(CliError::input)?;
+    for line in checkpoint.notes() {
+        output::note(!progress.is_wanted(), &format!("note: {line}"));
+    }
+    match config.quantize {
+        None => Ok(checkpoint),
+        Some(dtype) => import::requantize(checkpoint, dtype, None, config.thread_count())
+            .map_err(CliError::input),
+    }
 }
 
 /// The tokenizer alone.
@@ -62,7 +77,7 @@ pub fn tokenizer(config: &Config, progress: &Progress) -> Result<Tokenizer, CliE
 pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
     let file = model_file(&config.sources, wanted.progress)?;
     let begin = Instant::now();
-    let checkpoint = Checkpoint::open(&file).map_err(CliError::input)?;
+    let checkpoint = open(&file, config, wanted.progress)?;
     let metadata: Metadata = checkpoint.metadata().clone();
     let (session, tokenizer) = thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::from_metadata(&metadata));
@@ -152,6 +167,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         drivers: super::devices::drivers(),
         threads,
         context: limited("--ctx", context, CONTEXT_MAX)?,
+        kv_type: config.kv_type,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         eager: config.eager,
         logits: wanted.logits,
@@ -164,7 +180,11 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         SessionError::Backend(BackendError::Gpu(gpu)) if !gpu.is_refusal() => {
             CliError::runtime(error)
         }
-        _ => CliError::input(error),
+        // A tensor that could not be made is missing for the backend; the reason is kept by whoever tried.
+        _ => match model.checkpoint().and_then(Checkpoint::failure) {
+            Some(reason) => CliError::input(reason),
+            None => CliError::input(error),
+        },
     })?;
     if let Some(why) = session.report().graph_fallback {
         let line = format!("warning: nothing was recorded, every step is launched anew: {why}");

@@ -6,6 +6,7 @@ pub mod args;
 mod bench;
 mod chat;
 pub mod config;
+mod convert;
 mod devices;
 pub mod error;
 mod generate;
@@ -20,6 +21,7 @@ pub mod progress;
 pub mod source;
 mod svg;
 mod text;
+mod threads;
 mod tokenize;
 
 use std::time::Instant;
@@ -37,6 +39,7 @@ pub fn run(command: Command, process_start: Instant) -> Result<(), CliError> {
         Command::Graph(args) => graph::run(&args),
         Command::Bench(args) => bench::run(&args, process_start),
         Command::Info(args) => info::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

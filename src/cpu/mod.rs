@@ -12,6 +12,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod clock;
 pub mod elementwise;
 pub mod embed;
 pub mod gemm;
@@ -27,6 +28,7 @@ pub mod panel;
 mod recording;
 mod resolve;
 pub mod rope;
+pub mod sample;
 pub mod silu;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use crate::loader::Tensor;
 use crate::program::Program;
 use isa::Isa;
 use memory::Pages;
+use sample::Chain;
 use std::sync::Arc;
 use team::Team;
 use thiserror::Error;
@@ -78,6 +81,7 @@ struct Shared {
     /// The caches, one after the other.
     states: Pages,
     state_offsets: Vec<usize>,
+    chain: Arc<Chain>,
 }
 
 /// A model's memory and threads on the CPU.
@@ -131,6 +135,9 @@ impl Cpu {
         let states = pages("KV cache", state_bytes)?;
         let team = Team::new(setup.threads);
         let weights = Weights::prepare(programs, &team, fetch, progress)?;
+        let context = programs.iter().map(|p| p.context as usize).max();
+        let vocabulary = programs.iter().map(|p| p.result.cols as usize).max();
+        let chain = Chain::new(context.unwrap_or(0), vocabulary.unwrap_or(0));
         let shared = Shared {
             isa: setup.isa,
             team,
@@ -138,6 +145,7 @@ impl Cpu {
             arena,
             states,
             state_offsets,
+            chain: Arc::new(chain),
         };
         Ok(Cpu {
             shared: Arc::new(shared),
@@ -148,6 +156,11 @@ impl Cpu {
     /// Resolves one of the programs that [`Cpu::new`] prepared for.
     pub fn record(&self, program: Program) -> Result<Recording, CpuError> {
         Recording::new(Arc::clone(&self.shared), program, self.poison)
+    }
+
+    /// How tokens are chosen, and which was.
+    pub fn chain(&self) -> &Chain {
+        &self.shared.chain
     }
 
     /// Threads of the team.
@@ -169,6 +182,7 @@ impl Cpu {
     /// weights have.
     pub fn stream_bytes_per_second(&self) -> Result<f64, CpuError> {
         let bytes = usize::try_from(self.weight_bytes()).unwrap_or(usize::MAX);
-        stream::read_bytes_per_second(&self.shared.team, bytes.clamp(64 << 20, 1 << 30))
+        let (team, isa) = (&self.shared.team, self.shared.isa);
+        stream::read_bytes_per_second(team, isa, bytes.clamp(64 << 20, 1 << 30))
     }
 }

@@ -146,6 +146,23 @@ impl Recording {
         Ok(())
     }
 
+    /// Runs one step of one row with the token that the last one chose, at the position after it.
+    ///
+    /// # Panics
+    /// When that is past the context, or the program has several rows.
+    pub fn advance(&mut self, eager: bool) -> Result<(), CpuError> {
+        assert_eq!(self.program.rows, 1, "only single rows follow each other");
+        let (position, token) = self.shared.chain.chosen();
+        // Whoever goes on after an error gets numbers, if meaningless ones.
+        let tokens = &[token.unwrap_or(0)];
+        let step = Step { position, tokens };
+        if eager {
+            return self.run_eagerly(step);
+        }
+        self.replay(step);
+        Ok(())
+    }
+
     /// Tasks that a replay walks.
     pub fn nodes(&self) -> usize {
         self.tasks.len()
@@ -243,6 +260,7 @@ impl Recording {
         assert!(end <= context, "position {end} of a cache of {context}");
         // SAFETY: `&mut self`: no step of this recording is running.
         unsafe { self.step.set(step) };
+        self.shared.chain.note(step.position, step.tokens);
         if poison {
             // SAFETY: the arena holds only temporaries, and no task is running.
             unsafe {

@@ -7,7 +7,7 @@ use super::gemm_q::quantised_kernel;
 use super::kv::CacheShape;
 use super::task::{Caches, Rows, StepMemory, Task};
 use super::{CpuError, Shared};
-use crate::graph::{Element, Heads, Op, WeightId};
+use crate::graph::{Element, Heads, KvType, Op, WeightId};
 use crate::program::{Launch, Program, Slot};
 use std::sync::Arc;
 
@@ -38,13 +38,14 @@ impl Buffers<'_> {
         let base = |index: usize| {
             let offset = self.shared.state_offsets[launch.states[index].index()];
             // SAFETY: the offsets were laid out inside these pages for the same states.
-            unsafe { self.shared.states.base().add(offset).cast::<u16>() }
+            unsafe { self.shared.states.base().add(offset) }
         };
         let state = &program.states[launch.states[0].index()];
         let shape = CacheShape {
             heads: state.kv_heads as usize,
             capacity: state.positions as usize,
             head: state.head_size as usize,
+            kv_type: state.kv_type,
         };
         Caches {
             keys: base(0),
@@ -215,9 +216,9 @@ pub fn resolve(
             scale,
             window,
         } => {
-            // Splits are for one row; with several this length only has to be one.
-            let shape = attention_shape(program, heads, scale, window, program.context);
             let caches = buffers.caches(program, launch);
+            // Splits are for one row; with several this length only has to be one.
+            let shape = attention_shape(caches.shape, heads, scale, window, program.context);
             Task::Attention {
                 isa,
                 step,
@@ -233,8 +234,8 @@ pub fn resolve(
             window,
             split,
         } => {
-            let shape = attention_shape(program, heads, scale, window, split);
             let caches = buffers.caches(program, launch);
+            let shape = attention_shape(caches.shape, heads, scale, window, split);
             Task::AttentionSplit {
                 isa,
                 step,
@@ -249,7 +250,14 @@ pub fn resolve(
             window,
             split,
         } => {
-            let shape = attention_shape(program, heads, 1.0, window, split);
+            // Partial results are f32, whatever the cache was.
+            let cache = CacheShape {
+                heads: heads.kv as usize,
+                capacity: program.context as usize,
+                head: heads.size as usize,
+                kv_type: KvType::F16,
+            };
+            let shape = attention_shape(cache, heads, 1.0, window, split);
             Task::AttentionCombine {
                 isa,
                 step,
@@ -287,21 +295,22 @@ pub fn resolve(
             x: input(0),
             y: output(0),
         },
+        Op::Sample => Task::Sample {
+            isa,
+            step,
+            chain: Arc::clone(&buffers.shared.chain),
+            x: input(0),
+        },
     })
 }
 
 fn attention_shape(
-    program: &Program,
+    cache: CacheShape,
     heads: Heads,
     scale: f32,
     window: Option<u32>,
     split: u32,
 ) -> AttentionShape {
-    let cache = CacheShape {
-        heads: heads.kv as usize,
-        capacity: program.context as usize,
-        head: heads.size as usize,
-    };
     AttentionShape {
         heads: heads.query as usize,
         cache,

@@ -5,33 +5,30 @@
 
 use super::isa::Isa;
 use super::simd::{Lanes, entry};
-use crate::graph::RopeStyle;
+use crate::graph::{Rope, RopeStyle};
 
-/// Fills `out [d_rot/2][2]` with (cos, sin) of pair `i`'s angle at `position`:
-/// `position · linear_scale · theta^(−2i/d_rot) / factors[i]`.
+/// Fills `out [dims/2][2]` with (cos, sin) of pair `i`'s angle at `position`, as [`Rope`] says:
+/// `position · scale_i · base^(−2i/dims) / factors[i]`, times YaRN's magnitude.
 ///
-/// `linear_scale` is 1 where positions are not stretched; `factors` are Llama 3's `rope_freqs`.
+/// `scale_i` is `rope.position_scale` but for what YaRN spares; `factors` are Llama 3's `rope_freqs`.
 ///
 /// # Panics
-/// When `out` has an odd length or `factors` is not one a pair.
-pub fn rope_table(
-    position: usize,
-    theta: f64,
-    factors: Option<&[f32]>,
-    linear_scale: f64,
-    out: &mut [f32],
-) {
+/// When `out` is not `rope.dims` long, that is odd, or `factors` is not one a pair.
+pub fn rope_table(position: usize, rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) {
     let d_rot = out.len();
-    assert!(d_rot.is_multiple_of(2), "a pair has two elements");
+    assert!(d_rot.is_multiple_of(2) && d_rot == rope.dims as usize);
     if let Some(factors) = factors {
         assert_eq!(factors.len(), d_rot / 2, "one frequency factor a pair");
     }
+    let (base, scale) = (f64::from(rope.base), f64::from(rope.position_scale));
     for (i, pair) in out.chunks_exact_mut(2).enumerate() {
-        let frequency = theta.powf(-2.0 * i as f64 / d_rot as f64);
+        let frequency = base.powf(-2.0 * i as f64 / d_rot as f64);
         let factor = factors.map_or(1.0, |factors| f64::from(factors[i]));
-        let (sin, cos) = (position as f64 * linear_scale * frequency / factor).sin_cos();
-        pair[0] = cos as f32;
-        pair[1] = sin as f32;
+        let kept = rope.yarn.kept(i as u32);
+        let scale = scale * (1.0 - kept) + kept;
+        let (sin, cos) = (position as f64 * scale * frequency / factor).sin_cos();
+        pair[0] = cos as f32 * rope.yarn.magnitude;
+        pair[1] = sin as f32 * rope.yarn.magnitude;
     }
 }
 
@@ -130,6 +127,16 @@ unsafe fn copy_rest(x: *const f32, y: *mut f32, d_rot: usize, d: usize) {
 mod tests {
     use super::*;
     use crate::cpu::test_data::{Random, assert_close};
+    use crate::graph::Yarn;
+
+    fn plain(dims: usize, base: f32, position_scale: f32) -> Rope {
+        Rope {
+            dims: dims as u32,
+            base,
+            position_scale,
+            yarn: Yarn::NONE,
+        }
+    }
 
     /// Each pair as a complex number times e^(i·angle), in f64.
     fn expected(
@@ -174,7 +181,8 @@ mod tests {
                             (0..d_rot / 2).map(|i| 1.0 + i as f32 / 4.0).collect();
                         let x = random.normal(heads * d);
                         let mut table = vec![0.0; d_rot];
-                        rope_table(position, 500_000.0, Some(&factors), 0.25, &mut table);
+                        let rope_of = plain(d_rot, 500_000.0, 0.25);
+                        rope_table(position, &rope_of, Some(&factors), &mut table);
                         let mut y = vec![f32::NAN; heads * d];
                         // SAFETY: the slices have the sizes given and `isa` is available.
                         unsafe {
@@ -224,11 +232,40 @@ mod tests {
     #[test]
     fn without_factors_or_stretching_the_table_is_the_papers() {
         let mut table = [0.0; 64];
-        rope_table(100_003, 10_000.0, None, 1.0, &mut table);
+        rope_table(100_003, &plain(64, 10_000.0, 1.0), None, &mut table);
         for (i, pair) in table.chunks_exact(2).enumerate() {
             let angle = 100_003.0 / 10_000f64.powf(i as f64 / 32.0);
             assert!((f64::from(pair[0]) - angle.cos()).abs() < 1e-7);
             assert!((f64::from(pair[1]) - angle.sin()).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn yarn_spares_what_turns_often() {
+        let yarn = Yarn {
+            first: 2.0,
+            last: 6.0,
+            keep: 1.0,
+            magnitude: 1.25,
+        };
+        let rope = Rope {
+            yarn,
+            ..plain(16, 100.0, 0.25)
+        };
+        let mut table = [0.0; 16];
+        rope_table(37, &rope, None, &mut table);
+        // Of pairs 0 to 7: up to 2 as they are, from 6 on a quarter, evenly in between.
+        let scales = [1.0, 1.0, 1.0, 0.8125, 0.625, 0.4375, 0.25, 0.25];
+        for (i, (pair, scale)) in table.chunks_exact(2).zip(scales).enumerate() {
+            let angle = 37.0 * scale / 100f64.powf(i as f64 / 8.0);
+            assert!(
+                (f64::from(pair[0]) - 1.25 * angle.cos()).abs() < 2e-7,
+                "{i}"
+            );
+            assert!(
+                (f64::from(pair[1]) - 1.25 * angle.sin()).abs() < 2e-7,
+                "{i}"
+            );
         }
     }
 }

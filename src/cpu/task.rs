@@ -4,6 +4,7 @@ use super::attention::{AttentionShape, attention_combine, attention_decode, atte
 use super::gemm::{Gated, Gemm, Scratch};
 use super::isa::Isa;
 use super::kv::CacheShape;
+use super::sample::Chain;
 use super::team::Worker;
 use super::weights::Table;
 use super::{activation, elementwise, embed, kv, norm, rope, silu};
@@ -15,6 +16,8 @@ use std::sync::Arc;
 /// The words that change from step to step, at an address that does not.
 pub struct StepMemory {
     position: UnsafeCell<u32>,
+    /// The position after the last live row.
+    end: UnsafeCell<u32>,
     tokens: Box<[UnsafeCell<u32>]>,
 }
 
@@ -29,6 +32,7 @@ impl StepMemory {
         let tokens = (0..rows).map(|_| UnsafeCell::new(0)).collect();
         StepMemory {
             position: UnsafeCell::new(0),
+            end: UnsafeCell::new(0),
             tokens,
         }
     }
@@ -41,6 +45,7 @@ impl StepMemory {
         // SAFETY: the caller's promise.
         unsafe {
             *self.position.get() = step.position;
+            *self.end.get() = step.position + step.tokens.len() as u32;
             for (cell, &token) in self.tokens.iter().zip(step.tokens) {
                 *cell.get() = token;
             }
@@ -52,6 +57,13 @@ impl StepMemory {
     unsafe fn position(&self) -> usize {
         // SAFETY: the caller's promise.
         unsafe { *self.position.get() as usize }
+    }
+
+    /// # Safety
+    /// No `set` at the same time.
+    unsafe fn end(&self) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.end.get() }
     }
 
     /// # Safety
@@ -94,8 +106,8 @@ impl Rows {
 /// A layer's caches.
 #[derive(Clone, Copy)]
 pub struct Caches {
-    pub keys: *mut u16,
-    pub values: *mut u16,
+    pub keys: *mut u8,
+    pub values: *mut u8,
     pub shape: CacheShape,
 }
 
@@ -212,6 +224,12 @@ pub enum Task {
         x: Rows,
         y: Rows,
     },
+    Sample {
+        isa: Isa,
+        step: Arc<StepMemory>,
+        chain: Arc<Chain>,
+        x: Rows,
+    },
 }
 
 // SAFETY: the addresses lead into memory that the recording owning the task keeps alive and that no
@@ -241,6 +259,7 @@ impl Task {
             Task::Scale { .. } => "scale",
             Task::Quantize { .. } => "quantize",
             Task::LastRow { .. } => "last_row",
+            Task::Sample { .. } => "sample",
         }
     }
 
@@ -298,9 +317,8 @@ impl Task {
                     y,
                 } => {
                     let position = step.position();
-                    let (base, scale) = (f64::from(rope.base), f64::from(rope.position_scale));
                     for r in worker.share(rows) {
-                        rope::rope_table(position + r, base, factors.as_deref(), scale, y.slice(r));
+                        rope::rope_table(position + r, rope, factors.as_deref(), y.slice(r));
                     }
                 }
                 Task::RmsNorm {
@@ -489,6 +507,16 @@ impl Task {
                 Task::LastRow { x, y } => {
                     if worker.index == 0 {
                         y.f32(0).copy_from_nonoverlapping(x.f32(rows - 1), x.cols);
+                    }
+                }
+                Task::Sample {
+                    isa,
+                    step,
+                    chain,
+                    x,
+                } => {
+                    if worker.index == 0 {
+                        chain.choose(*isa, x.slice(0), step.end());
                     }
                 }
             }

@@ -31,6 +31,10 @@ pub enum GpuError {
     },
     #[error(transparent)]
     Memory(#[from] Shortage),
+    #[error(
+        "the token for position {position} was waited for, but the device told of {found} instead"
+    )]
+    NotTold { position: u32, found: u32 },
     #[error("weight {name} is in the program but not in the model")]
     MissingWeight { name: String },
 }
@@ -41,6 +45,7 @@ impl GpuError {
         !matches!(
             self,
             GpuError::Hip(HipError::Call { .. } | HipError::Unexpected { .. })
+                | GpuError::NotTold { .. }
         )
     }
 }

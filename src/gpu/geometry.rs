@@ -54,6 +54,11 @@ fn along(x: u32, y: u32, threads: u32) -> Geometry {
     }
 }
 
+/// `step_set` and `rule_set`: one thread would do.
+pub fn step_set() -> Geometry {
+    along(1, 1, 64)
+}
+
 /// `step_fetch`: one block, whatever the rows.
 pub fn step_fetch() -> Geometry {
     along(1, 1, 64)
@@ -205,8 +210,18 @@ pub fn attention_rows(heads: u32, kv_heads: u32, rows: u32) -> Geometry {
     along(queries.div_ceil(ATTENTION_QUERIES), kv_heads, THREADS)
 }
 
-/// `argmax`: one block.
-pub fn argmax() -> Geometry {
+/// Parts of a row of `n` logits that `sample_scan` looks at, one a wave: four logits a lane.
+pub fn sample_chunks(n: u32, wave: u32) -> u32 {
+    n.div_ceil(4 * wave)
+}
+
+/// `sample_scan`: a thread four logits.
+pub fn sample_scan(n: u32) -> Geometry {
+    along(n.div_ceil(4 * THREADS), 1, THREADS)
+}
+
+/// `sample_choose`: one block.
+pub fn sample_choose() -> Geometry {
     along(1, 1, 1024)
 }
 
@@ -273,7 +288,9 @@ mod tests {
             attention_split(3, 2048, 64),
             attention_combine(9, 64),
             attention_rows(9, 3, 5),
-            argmax(),
+            sample_scan(1000),
+            sample_choose(),
+            step_set(),
             stream_read(304),
         ];
         for g in all {

@@ -15,6 +15,23 @@ pub enum Form {
     Vector,
 }
 
+/// A part of what outlives a step and is neither weight nor cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The step of recordings of one row, which the next one runs.
+    Next,
+    /// The token at each position.
+    History,
+    /// How tokens are chosen.
+    Rule,
+    /// Room for the penalised logits.
+    Scores,
+    /// Room for what each wave found.
+    Firsts,
+    /// Where the host finds the chosen tokens, in pinned host memory.
+    Ring,
+}
+
 /// One argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arg {
@@ -34,6 +51,8 @@ pub enum Arg {
     Step,
     /// The step in pinned host memory, as the device addresses it.
     HostStep,
+    /// What links a step to the next.
+    Link(Link),
     /// An operand that is not there.
     Null,
     U32(u32),
@@ -72,6 +91,12 @@ impl fmt::Display for Arg {
             Arg::State(id) => write!(f, "{id}"),
             Arg::Step => f.write_str("step"),
             Arg::HostStep => f.write_str("host_step"),
+            Arg::Link(Link::Next) => f.write_str("next"),
+            Arg::Link(Link::History) => f.write_str("history"),
+            Arg::Link(Link::Rule) => f.write_str("rule"),
+            Arg::Link(Link::Scores) => f.write_str("scores"),
+            Arg::Link(Link::Firsts) => f.write_str("firsts"),
+            Arg::Link(Link::Ring) => f.write_str("ring"),
             Arg::Null => f.write_str("null"),
             Arg::U32(n) => write!(f, "{n}"),
             Arg::F32(x) => write!(f, "{x:?}f"),
@@ -138,6 +163,10 @@ impl Args {
     pub fn caches(&mut self, launch: &Launch) -> &mut Self {
         self.push(Arg::State(launch.states[0]))
             .push(Arg::State(launch.states[1]))
+    }
+
+    pub fn link(&mut self, link: Link) -> &mut Self {
+        self.push(Arg::Link(link))
     }
 
     pub fn null(&mut self) -> &mut Self {

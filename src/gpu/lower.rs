@@ -2,16 +2,17 @@
 //!
 //! Most launches of a program are one kernel. A GEMM over one row is a `gemv`, and up to three of
 //! one type that read the same row share a `gemv3`; over several rows each matrix has a `gemm` of
-//! its own. In front of everything stands `step_fetch`, which copies the step's words from pinned
-//! host memory to the device, so that a recording holds kernels and nothing else.
+//! its own. In front of several rows stands `step_fetch`, which copies the step's words from pinned
+//! host memory to the device, so that a recording holds kernels and nothing else; a step of one row
+//! finds on the device what the step before it left there.
 
 mod product;
 
 use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
-use super::launch::{Arg, Args, Form, KernelLaunch};
+use super::launch::{Arg, Args, Form, KernelLaunch, Link};
 use crate::dtype::DType;
-use crate::graph::{Activation, Element, Op, RopeStyle, Section};
-use crate::program::{Launch, Program};
+use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
+use crate::program::{Launch, Program, Slot};
 use thiserror::Error;
 
 /// Why there are no kernels for a program.
@@ -25,6 +26,12 @@ pub enum LowerError {
         op: &'static str,
         head_size: u32,
     },
+    #[error("{section}, {op}: a {kv_type} KV cache; GPU kernels take f16")]
+    KvType {
+        section: Section,
+        op: &'static str,
+        kv_type: KvType,
+    },
 }
 
 /// Lowers a program for waves of `wave` lanes.
@@ -36,20 +43,30 @@ pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerErr
         out: Vec::new(),
     };
     let rows = program.rows;
-    lower.push(
-        "step_fetch".into(),
-        geometry::step_fetch(),
-        vec![Arg::HostStep, Arg::Step, Arg::U32(rows)],
-    );
+    if rows > 1 {
+        let mut args = Args(vec![Arg::HostStep, Arg::Step, Arg::U32(rows)]);
+        args.link(Link::History);
+        lower.push("step_fetch".into(), geometry::step_fetch(), args.0);
+    }
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
-        check(launch)?;
+        check(program, launch)?;
         lower.one(launch);
     }
     Ok(lower.out)
 }
 
-fn check(launch: &Launch) -> Result<(), LowerError> {
+fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
+    for state in &launch.states {
+        let kv_type = program.states[state.index()].kv_type;
+        if kv_type != KvType::F16 {
+            return Err(LowerError::KvType {
+                section: launch.section,
+                op: launch.op.name(),
+                kv_type,
+            });
+        }
+    }
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op
@@ -90,6 +107,26 @@ impl Lower<'_> {
         });
     }
 
+    /// The first token of every part of the row, then one token of all.
+    fn sample(&mut self, logits: Slot) {
+        let (rows, n) = (self.program.rows, logits.cols);
+        let mut args = Args::new();
+        args.u32(rows).value(logits).u32(n).link(Link::Rule);
+        args.link(Link::History)
+            .link(Link::Scores)
+            .link(Link::Firsts);
+        self.push("sample_scan".into(), geometry::sample_scan(n), args.0);
+        let mut args = Args::new();
+        args.u32(rows).link(Link::Scores).u32(n).link(Link::Rule);
+        args.link(Link::Firsts)
+            .u32(geometry::sample_chunks(n, self.wave));
+        args.link(Link::Next)
+            .link(Link::History)
+            .u32(self.program.context)
+            .link(Link::Ring);
+        self.push("sample_choose".into(), geometry::sample_choose(), args.0);
+    }
+
     /// Arguments are in the order in which `kernels/*.hip` declare them.
     fn one(&mut self, launch: &Launch) {
         let input = |i: usize| launch.inputs[i];
@@ -127,6 +164,10 @@ impl Lower<'_> {
                     .u32(rope.dims)
                     .f64(rope.base)
                     .f64(rope.position_scale)
+                    .f64(rope.yarn.first)
+                    .f64(rope.yarn.last)
+                    .f64(rope.yarn.keep)
+                    .f32(rope.yarn.magnitude)
                     .u32(rows);
                 self.push(
                     "rope_table".into(),
@@ -162,6 +203,7 @@ impl Lower<'_> {
                 args.rows(x).value(y).u32(y.cols).u32(x.rows);
                 self.push("last_row".into(), geometry::last_row(y.cols), args.0);
             }
+            Op::Sample => self.sample(input(0)),
             Op::AddBias => {
                 let y = launch.outputs[0];
                 args.rows(input(0))

@@ -1,5 +1,6 @@
 //! What a model takes of a device's memory, worked out before anything is allocated.
 
+use super::chain::chain_bytes;
 use super::weights::WeightLayout;
 use crate::program::Program;
 use std::fmt;
@@ -30,6 +31,13 @@ pub fn state_offsets(program: &Program) -> (Vec<usize>, usize) {
     (offsets, bytes)
 }
 
+/// Positions and logits that steps tell each other of: those of all these programs of one model.
+pub fn chained(programs: &[&Program]) -> (u32, u32) {
+    let context = programs.iter().map(|p| p.context).max();
+    let vocabulary = programs.iter().map(|p| p.result.cols).max();
+    (context.unwrap_or(0), vocabulary.unwrap_or(0))
+}
+
 /// What a model needs of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
@@ -37,18 +45,21 @@ pub struct Needs {
     pub states: usize,
     /// The temporaries of the larger program, its logits among them.
     pub arena: usize,
+    /// What steps are told and tell each other, and what choosing tokens takes.
     pub steps: usize,
 }
 
 impl Needs {
     /// What these programs of one model need.
-    pub fn of(programs: &[&Program], weights: &WeightLayout) -> Self {
+    pub fn of(programs: &[&Program], weights: &WeightLayout, wave: u32) -> Self {
         let arena = programs.iter().map(|p| p.arena_bytes).max();
+        let (context, vocabulary) = chained(programs);
+        let steps: usize = programs.iter().map(|p| step_bytes(p.rows)).sum();
         Needs {
             weights: weights.bytes,
             states: programs.first().map_or(0, |p| state_offsets(p).1),
             arena: arena.unwrap_or(0),
-            steps: programs.iter().map(|p| step_bytes(p.rows)).sum(),
+            steps: steps + chain_bytes(context, vocabulary, wave),
         }
     }
 
@@ -75,7 +86,7 @@ impl Needs {
             ("weights", self.weights),
             ("KV cache", self.states),
             ("arena and logits", self.arena),
-            ("steps", self.steps),
+            ("steps, sampling", self.steps),
             ("for the driver", RESERVE_BYTES),
         ]
     }

@@ -13,6 +13,7 @@
 //! a recording's memory, code, stream and device are dropped after it, in this order.
 
 mod capture;
+mod chain;
 mod device;
 mod error;
 pub mod geometry;
@@ -36,6 +37,8 @@ pub use recording::Recording;
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::loader::Tensor;
 use crate::program::Program;
+use crate::sampler::{Rule, SamplerError, Sampling};
+use chain::Chain;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;
@@ -50,6 +53,7 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
+    chain: Chain,
     stream: Stream,
     info: DeviceInfo,
     description: String,
@@ -94,7 +98,7 @@ impl Gpu {
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout);
+        let needs = Needs::of(programs, &layout, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -104,6 +108,9 @@ impl Gpu {
         let module = unsafe { Module::load(&device, image)? };
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
+        let (context, vocabulary) = memory::chained(programs);
+        let chain = Chain::new(&device, &module, context, vocabulary, wave)?;
+        chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
         let states = buffer(needs.states)?;
@@ -126,6 +133,7 @@ impl Gpu {
             arena,
             states,
             state_offsets,
+            chain,
             stream,
             info: found.info.clone(),
             description: found.describe(),
@@ -141,6 +149,17 @@ impl Gpu {
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
         let launches = lower(&program, self.shared.info.wave)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
+    }
+
+    /// How the steps that are queued from now on choose tokens.
+    pub fn set_rule(&self, rule: &Rule) -> Result<(), GpuError> {
+        let Shared { chain, stream, .. } = &*self.shared;
+        Ok(chain.set_rule(stream, rule)?)
+    }
+
+    /// The token that a step which has been waited for chose for `position`.
+    pub fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, GpuError> {
+        self.shared.chain.chosen(position)
     }
 
     /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`

@@ -1,8 +1,12 @@
 //! A program recorded as a graph of the driver's.
 //!
-//! A step writes a few words of pinned memory, launches the graph, copies the live logits back and
-//! waits: no allocation, no update of the graph, no other synchronisation. The graph's first kernel
-//! copies the step to the device, so that the recording is kernels only.
+//! A step of several rows writes a few words of pinned memory, launches the graph, copies the live
+//! logits back and waits: no allocation, no update of the graph, no other synchronisation. The graph's
+//! first kernel copies the step to the device, so that the recording is kernels only.
+//!
+//! A step of one row leaves its token and position to the next, so that [`Recording::advance`] queues
+//! as many as are wanted without a word from the host; a kernel in front sets them where the host
+//! decides ([`Recording::replay`]). Marks tell when what was queued is done.
 //!
 //! Where a driver cannot capture, replaying launches the same kernels one by one, and
 //! [`Recording::fallback`] says why.
@@ -12,13 +16,16 @@ use super::launch::KernelLaunch;
 use super::memory::{STEP_HEAD_WORDS, step_bytes};
 use super::resolve::{Buffers, Resolved};
 use super::{GpuError, Shared};
-use crate::hip::{DeviceBuffer, GraphExec, PinnedBuffer};
+use crate::hip::{DeviceBuffer, Event, GraphExec, PinnedBuffer};
 use crate::program::{Program, Slot, Step};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Every byte of poison: NaN as f32 and as f16.
 pub(super) const POISON: u8 = 0xff;
+
+/// Marks that may be waited for at a time.
+const MARKS: usize = 4;
 
 /// A recorded program and everything it points at. Fields are dropped in order: the graph before
 /// the memory and the code that its kernels name.
@@ -28,8 +35,12 @@ pub struct Recording {
     fallback: Option<String>,
     resolved: Vec<Resolved>,
     launches: Vec<KernelLaunch>,
+    /// What several rows are told, and where; one row shares the chain's.
     host_step: PinnedBuffer,
     _step: DeviceBuffer,
+    marks: [Event; MARKS],
+    /// Marks set so far; mark `n` is the event `n % MARKS`.
+    marked: u64,
     /// The result's rows as the arena has them.
     logits: PinnedBuffer,
     program: Program,
@@ -61,7 +72,10 @@ impl Recording {
         let buffers = Buffers {
             shared: &shared,
             host_step: host_step.address(),
-            step: step.address(),
+            step: match program.rows {
+                1 => shared.chain.step.address(),
+                _ => step.address(),
+            },
         };
         let mut resolved = launches
             .iter()
@@ -71,6 +85,8 @@ impl Recording {
             Ok(exec) => (Some(exec), None),
             Err(why) => (None, Some(why)),
         };
+        let mark = || Event::blocking(device);
+        let marks = [mark()?, mark()?, mark()?, mark()?];
         Ok(Recording {
             exec,
             fallback,
@@ -78,6 +94,8 @@ impl Recording {
             launches,
             host_step,
             _step: step,
+            marks,
+            marked: 0,
             logits,
             program,
             poison,
@@ -129,9 +147,10 @@ impl Recording {
     /// # Panics
     /// When the step has no tokens or more than the program has rows, or runs past the context.
     pub fn replay(&mut self, step: Step<'_>) -> Result<(), GpuError> {
-        let Some(exec) = &self.exec else {
+        if self.exec.is_none() {
             return self.run_eagerly(step);
-        };
+        }
+        let start = Instant::now();
         begin(
             &self.shared,
             &self.program,
@@ -139,11 +158,64 @@ impl Recording {
             self.poison,
             step,
         )?;
-        let start = Instant::now();
-        exec.launch(&self.shared.stream)?;
         self.launch_time += start.elapsed();
-        self.replays += 1;
-        self.finish(step)
+        self.queue(false)?;
+        self.finish(step.tokens.len())
+    }
+
+    /// Queues the graph, or without one or with `eager` its kernels.
+    fn queue(&mut self, eager: bool) -> Result<(), GpuError> {
+        let start = Instant::now();
+        let stream = &self.shared.stream;
+        match &self.exec {
+            Some(exec) if !eager => {
+                exec.launch(stream)?;
+                self.replays += 1;
+            }
+            _ => {
+                for resolved in &mut self.resolved {
+                    // SAFETY: the buffers are this recording's or kept alive by it, nobody else uses the
+                    // stream, and `begin` checked the step, or the chain keeps it within the context.
+                    unsafe { resolved.launch(stream)? };
+                }
+                self.eager_steps += 1;
+            }
+        }
+        self.launch_time += start.elapsed();
+        Ok(())
+    }
+
+    /// Queues `steps` steps, each with the token and at the position that the one before it left, and
+    /// returns a mark to wait for. Neither the host's memory nor the graph is touched.
+    ///
+    /// # Panics
+    /// When the program has several rows.
+    pub fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, GpuError> {
+        assert_eq!(self.program.rows, 1, "only single rows follow each other");
+        for _ in 0..steps {
+            if self.poison {
+                self.shared.stream.fill(&self.shared.arena, POISON)?;
+            }
+            self.queue(eager)?;
+        }
+        let mark = self.marked;
+        let event = &self.marks[mark as usize % MARKS];
+        self.shared.stream.record(event)?;
+        self.marked += 1;
+        Ok(mark)
+    }
+
+    /// Waits for a mark, without keeping the processor busy.
+    ///
+    /// # Panics
+    /// When so many marks were set since that this one is gone.
+    pub fn wait(&mut self, mark: u64) -> Result<(), GpuError> {
+        assert!(
+            mark < self.marked && self.marked - mark <= MARKS as u64,
+            "mark {mark} of {}",
+            self.marked
+        );
+        Ok(self.marks[mark as usize % MARKS].synchronize()?)
     }
 
     /// Writes the step and launches the program's kernels one by one.
@@ -158,15 +230,8 @@ impl Recording {
             self.poison,
             step,
         )?;
-        let start = Instant::now();
-        for resolved in &mut self.resolved {
-            // SAFETY: the buffers are this recording's or kept alive by it, nobody else uses the stream,
-            // and `begin` checked the step.
-            unsafe { resolved.launch(&self.shared.stream)? };
-        }
-        self.launch_time += start.elapsed();
-        self.eager_steps += 1;
-        self.finish(step)
+        self.queue(true)?;
+        self.finish(step.tokens.len())
     }
 
     /// Row `row` of the last step's result: `[V]` logits.
@@ -202,7 +267,7 @@ impl Recording {
             step,
         )?;
         let times = super::measure::launches(&self.shared, &mut self.resolved)?;
-        self.finish(step)?;
+        self.finish(step.tokens.len())?;
         Ok(times)
     }
 
@@ -222,10 +287,22 @@ impl Recording {
         Ok(())
     }
 
+    /// Copies the result of the last step to the host, where [`Recording::result`] finds it.
+    ///
+    /// # Panics
+    /// When the program has several rows.
+    pub fn fetch(&mut self) -> Result<(), GpuError> {
+        assert_eq!(
+            self.program.rows, 1,
+            "only steps of one row are not waited for"
+        );
+        self.finish(1)
+    }
+
     /// Copies the live rows of the result to the host and waits for them.
-    fn finish(&mut self, step: Step<'_>) -> Result<(), GpuError> {
+    fn finish(&mut self, live_rows: usize) -> Result<(), GpuError> {
         let Slot { offset, rows, .. } = self.program.result;
-        let live = step.tokens.len().min(rows as usize);
+        let live = live_rows.min(rows as usize);
         let bytes = live * self.program.result.row_bytes();
         let Shared { stream, arena, .. } = &*self.shared;
         // SAFETY: nobody reads or drops the buffer before the synchronisation on the next line.
@@ -259,6 +336,14 @@ fn begin(
     let end = step.position as usize + rows;
     let context = program.context as usize;
     assert!(end <= context, "position {end} of a cache of {context}");
+    if capacity == 1 {
+        let Shared { chain, stream, .. } = shared;
+        chain.set_step(stream, step.position, step.tokens[0])?;
+        if poison {
+            stream.fill(&shared.arena, POISON)?;
+        }
+        return Ok(());
+    }
     let head: [u32; STEP_HEAD_WORDS] = [step.position, rows as u32, 0, 0];
     let words = host_step.slice(0, step_bytes(step.tokens.len() as u32))?;
     for (index, &value) in head.iter().chain(step.tokens).enumerate() {

@@ -1,6 +1,6 @@
 //! Kernel launches → addresses.
 
-use super::launch::{Arg, KernelLaunch};
+use super::launch::{Arg, KernelLaunch, Link};
 use super::{GpuError, Shared};
 use crate::hip::{Function, HipError, Stream};
 use crate::program::Program;
@@ -90,6 +90,17 @@ impl Buffers<'_> {
             Arg::State(id) => shared.states.address() + shared.state_offsets[id.index()] as u64,
             Arg::Step => self.step,
             Arg::HostStep => self.host_step,
+            Arg::Link(link) => {
+                let chain = &shared.chain;
+                match link {
+                    Link::Next => chain.step.address(),
+                    Link::History => chain.history.address(),
+                    Link::Rule => chain.rule.address(),
+                    Link::Scores => chain.scores.address(),
+                    Link::Firsts => chain.firsts.address(),
+                    Link::Ring => chain.ring.address(),
+                }
+            }
             Arg::Null => 0,
             Arg::U32(n) => n.into(),
             Arg::F32(x) => x.to_bits().into(),

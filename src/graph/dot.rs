@@ -137,8 +137,8 @@ fn cache_name(graph: &Graph<'_>, id: StateId) -> String {
     let state = graph.state(id);
     let kind = format!("{:?}", state.kind).to_lowercase();
     format!(
-        "{id} {kind} f16[{}, {}, {}]",
-        state.kv_heads, state.positions, state.head_size
+        "{id} {kind} {}[{}, {}, {}]",
+        state.kv_type, state.kv_heads, state.positions, state.head_size
     )
 }
 

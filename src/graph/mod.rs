@@ -5,7 +5,8 @@
 //! wrote. Four things flow through it. *Values* are temporaries that the planner places in the
 //! arena. *Weights* are constants named as the checkpoint names them. *States* outlive a step (the
 //! K and V caches). And the *step* itself (tokens, position, live rows), which only `embed`,
-//! `rope_table`, the cache and attention ops and `last_row` read.
+//! `rope_table`, the cache and attention ops and `last_row` read, and which `sample` writes for the
+//! step that follows.
 //!
 //! What is deliberately absent: files, kernels, devices, offsets, and any control flow. A graph is
 //! built by `model`, rewritten by `pass`, and believed only after [`verify()`], which hands out the
@@ -16,6 +17,7 @@
 
 pub mod dot;
 mod id;
+mod kv_type;
 mod op;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,8 @@ pub(crate) mod toy;
 mod verify;
 
 pub use id::{NodeId, StateId, ValueId, WeightId};
-pub use op::{Activation, Heads, Op, Rope, RopeStyle};
+pub use kv_type::{KvType, UnknownKvType};
+pub use op::{Activation, Heads, Op, Rope, RopeStyle, Yarn};
 pub use text::text;
 pub use verify::{Verified, VerifyError, verify};
 
@@ -122,7 +125,7 @@ pub enum StateKind {
     Values,
 }
 
-/// A layer's K or V cache, `[G, S, D]` in f16.
+/// A layer's K or V cache, `[G, S, D]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
     pub kind: StateKind,
@@ -130,12 +133,15 @@ pub struct State {
     pub kv_heads: u32,
     pub positions: u32,
     pub head_size: u32,
+    pub kv_type: KvType,
 }
 
 impl State {
     /// Bytes of the whole cache.
     pub fn bytes(&self) -> usize {
-        self.kv_heads as usize * self.positions as usize * self.head_size as usize * 2
+        let elements =
+            u64::from(self.kv_heads) * u64::from(self.positions) * u64::from(self.head_size);
+        self.kv_type.bytes(elements) as usize
     }
 }
 

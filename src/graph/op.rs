@@ -54,6 +54,50 @@ pub struct Rope {
     pub base: f32,
     /// Positions are multiplied by this (linear scaling; 1 = none).
     pub position_scale: f32,
+    /// Which frequencies the scale spares, and what it costs in magnitude.
+    pub yarn: Yarn,
+}
+
+/// YaRN (arXiv:2309.00071): pairs that turn often are not scaled, those that turn seldom are, and
+/// between pair `first` and pair `last` the scale fades in.
+///
+/// Pair `i` turns by `position · base^(−2i/dims) · (scale · (1 − m) + m)` with
+/// `m = keep · (1 − (i − first) / (last − first))`, the fraction held within 0 and 1.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Yarn {
+    pub first: f32,
+    pub last: f32,
+    /// How much of a spared frequency is spared: 1, or 0 for plain linear scaling.
+    pub keep: f32,
+    /// Cosines and sines are multiplied by this.
+    pub magnitude: f32,
+}
+
+impl Yarn {
+    /// Every frequency is scaled alike, and nothing else changes.
+    pub const NONE: Yarn = Yarn {
+        first: 0.0,
+        last: 0.0,
+        keep: 0.0,
+        magnitude: 1.0,
+    };
+
+    /// The narrowest ramp, where `first` and `last` coincide.
+    pub const NARROWEST: f64 = 0.001;
+
+    /// How much of pair `i`'s frequency is spared by a scale, 0 to 1.
+    pub fn kept(&self, i: u32) -> f64 {
+        let (first, last) = (f64::from(self.first), f64::from(self.last));
+        let ramp = (f64::from(i) - first) / (last - first).max(Self::NARROWEST);
+        f64::from(self.keep) * (1.0 - ramp.clamp(0.0, 1.0))
+    }
+}
+
+impl Default for Yarn {
+    fn default() -> Self {
+        Yarn::NONE
+    }
 }
 
 /// What one node computes. Shapes are those of its values: every value is `[rows, cols]`.
@@ -61,7 +105,8 @@ pub struct Rope {
 pub enum Op {
     /// `x [R, E] = scale · W[token[r]]`, `W [V, E]`.
     Embed { scale: f32 },
-    /// `t [R, dims]`: cosine and sine of every rotated pair at every row's position, interleaved.
+    /// `t [R, dims]`: cosine and sine of every rotated pair at every row's position, interleaved,
+    /// times YaRN's magnitude.
     /// The optional weight `[dims/2]` divides the frequencies (Llama 3.1's `rope_freqs`).
     RopeTable(Rope),
     /// `y = x / rms(x) · w`, over whole rows or over each of `groups` equal slices of a row
@@ -81,7 +126,7 @@ pub enum Op {
         dims: u32,
         style: RopeStyle,
     },
-    /// Writes `k, v [R, G·D]` as f16 into the caches `[G, S, D]` at the rows' positions.
+    /// Writes `k, v [R, G·D]` in the caches' type into the caches `[G, S, D]` at the rows' positions.
     KvAppend { kv_heads: u32, head_size: u32 },
     /// `Rope` of q and k, then `KvAppend`, in one pass. Inputs q, k, v, table; output q.
     RopeAppend {
@@ -119,6 +164,9 @@ pub enum Op {
     Quantize,
     /// `y [1, N]`: the last live row of `x [R, N]`.
     LastRow,
+    /// Chooses the token that follows the step from `logits [1, V]`, and makes it the next step's. An
+    /// effect without an output; by which settings is, like the step, not in the graph.
+    Sample,
 }
 
 impl Op {
@@ -142,6 +190,7 @@ impl Op {
             Op::Scale { .. } => "scale",
             Op::Quantize => "quantize",
             Op::LastRow => "last_row",
+            Op::Sample => "sample",
         }
     }
 
@@ -154,6 +203,11 @@ impl Op {
                 let mut text = format!("dims={} base={}", r.dims, r.base);
                 if r.position_scale != 1.0 {
                     text += &format!(" position_scale={}", r.position_scale);
+                }
+                if r.yarn != Yarn::NONE {
+                    let y = r.yarn;
+                    text += &format!(" keep={} to {}..{}", y.keep, y.first, y.last);
+                    text += &format!(" magnitude={}", y.magnitude);
                 }
                 text
             }
@@ -197,9 +251,12 @@ impl Op {
                 format!("{heads}{} split={split}", WindowText(window))
             }
             Op::Scale { by } => format!("by={by}"),
-            Op::Gemm { residual: false } | Op::AddBias | Op::Add | Op::Quantize | Op::LastRow => {
-                String::new()
-            }
+            Op::Gemm { residual: false }
+            | Op::AddBias
+            | Op::Add
+            | Op::Quantize
+            | Op::LastRow
+            | Op::Sample => String::new(),
         }
     }
 }

@@ -94,6 +94,20 @@ fn fused<'a>(arena: &'a Bump) -> Graph<'a> {
     toy.finish(logits)
 }
 
+/// A step that ends by choosing the token after it, from n21's logits [1, 16].
+fn sampled<'a>(arena: &'a Bump) -> Graph<'a> {
+    let mut graph = built(arena);
+    graph.push(Node {
+        op: Op::Sample,
+        section: Section::Epilogue,
+        inputs: &[v(20)],
+        weights: &[],
+        states: &[],
+        outputs: &[],
+    }); // n22
+    graph
+}
+
 fn v(index: usize) -> ValueId {
     ValueId::new(index)
 }
@@ -192,6 +206,21 @@ fn order_and_ids() {
     broken! { fused:
         |g| g.result = Some(v(8)) => "the result v8 is not an f32 value that a node writes";
         |g| g.outputs(3, &[3, 4, 4]) => "n3 gemm: writes v4, which n3 already writes";
+    }
+}
+
+/// Invariant 7: the choice of a token comes last, from one row.
+#[test]
+fn a_token_is_chosen_last_and_once() {
+    let arena = Bump::new();
+    verify(sampled(&arena)).expect("a correct graph");
+    broken! { sampled:
+        |g| { let again = *g.nodes.last().expect("a node"); g.nodes.push(again); } =>
+            "n22 sample: place: expected the end of the graph, found a node after it";
+        |g| g.inputs(22, &[18]) => "n22 sample: rows: expected 1, found 3";
+        |g| g.inputs(22, &[20, 20]) => "n22 sample: inputs: expected 1, found 2";
+        |g| g.outputs(22, &[20]) => "n22 sample: outputs: expected 0, found 1";
+        |g| g.touches(22, &[0]) => "n22 sample: states: expected 0, found 1";
     }
 }
 
@@ -339,6 +368,10 @@ fn heads_and_caches() {
         |g| g.states[1].positions = 9 =>
             "n10 kv_append: positions of the value cache: expected 10, found 9";
         |g| g.states[1].layer = 1 => "n10 kv_append: layer of the value cache: expected 0, found 1";
+        |g| g.states[1].kv_type = KvType::Q8_0 =>
+            "n10 kv_append: type of the value cache: expected f16, found q8_0";
+        |g| g.states.iter_mut().for_each(|s| s.kv_type = KvType::Q8_0) =>
+            "n10 kv_append: head size of a q8_0 cache: expected a multiple of 32, found 4";
         |g| g.nodes.swap(10, 11) =>
             "n10 attention: cache s0: expected appended to before it is read, found a read before";
         |g| g.nodes.insert(11, g.nodes[10]) =>

@@ -1,7 +1,7 @@
 //! A small builder for the tests of every stage that takes a graph: one call a node, shapes
 //! inferred where an op fixes them.
 
-use super::{Activation, Element, Graph, Heads, Node, Op, Rope, RopeStyle, Section};
+use super::{Activation, Element, Graph, Heads, KvType, Node, Op, Rope, RopeStyle, Section, Yarn};
 use super::{State, StateId, StateKind, Value, ValueId, WeightId};
 use crate::dtype::DType;
 use bumpalo::Bump;
@@ -87,6 +87,7 @@ impl<'a> Toy<'a> {
             dims: HEADS.size,
             base: 1e4,
             position_scale: 1.0,
+            yarn: Yarn::NONE,
         };
         let out = self.value(name, self.rows, HEADS.size);
         self.node(Op::RopeTable(rope), &[], &[], &[], &[out]);
@@ -152,6 +153,7 @@ impl<'a> Toy<'a> {
                 kv_heads: HEADS.kv,
                 positions: 10,
                 head_size: HEADS.size,
+                kv_type: KvType::F16,
             })
         })
     }

@@ -7,8 +7,11 @@
 //! 3. Elements fit: a quantised value ([`Element::Q15A`]) is read only by GEMMs whose weights are
 //!    quantised, and a GEMM reads one kind of activation for all of its weights.
 //! 4. `H` is a multiple of `G`; RoPE turns an even number of elements, at most `D`.
-//! 5. Each cache is appended to by exactly one node, before any node attends to it.
+//! 5. Each cache is appended to by exactly one node, before any node attends to it; a layer's keys
+//!    and values are of one type, and a head is whole blocks of it.
 //! 6. The result is an `f32` value somebody writes.
+//! 7. At most one node samples, from one row, and it is the last: it changes the step that all others
+//!    read.
 
 use super::{Element, Graph, Heads, Node, NodeId, Op, StateKind, Value, ValueId, Weight};
 use std::ops::Deref;
@@ -84,6 +87,7 @@ pub fn verify(graph: Graph<'_>) -> Result<Verified<'_>, VerifyError> {
             }
         }
         check.shapes()?;
+        check.last_if_sample()?;
         check.states(&mut appended)?;
         for &value in node.outputs {
             if let Some(first) = written[value.index()].replace(check.id) {
@@ -348,7 +352,18 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.same("rows", 1, self.output(0).rows)?;
                 self.same("columns", self.input(0).cols, self.output(0).cols)
             }
+            Op::Sample => {
+                self.arity(1, 0, 0)?;
+                self.float("logits", self.input(0))?;
+                self.same("rows", 1, self.input(0).rows)
+            }
         }
+    }
+
+    fn last_if_sample(&self) -> Verdict {
+        let last = self.id.index() + 1 == self.graph.nodes().len();
+        let placed = last || self.node.op != Op::Sample;
+        self.holds("place", "the end of the graph", "a node after it", placed)
     }
 
     fn gemm(&self, residual: bool) -> Verdict {
@@ -475,6 +490,14 @@ impl<'g, 'a> Check<'g, 'a> {
             "positions of the value cache",
             keys.positions,
             values.positions,
+        )?;
+        self.same("type of the value cache", keys.kv_type, values.kv_type)?;
+        let block = keys.kv_type.block_len();
+        self.holds(
+            &format!("head size of a {} cache", keys.kv_type),
+            &format!("a multiple of {block}"),
+            keys.head_size,
+            keys.head_size.is_multiple_of(block),
         )?;
         if let Op::AttentionSplit { heads, split, .. } = self.node.op {
             let splits = keys.positions.div_ceil(split);

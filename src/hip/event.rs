@@ -20,10 +20,20 @@ unsafe impl Sync for Event {}
 impl Event {
     /// An event that has not been recorded.
     pub fn new(device: &Device) -> Result<Event, HipError> {
+        // No flags, so that it has a time.
+        Event::with_flags(device, 0)
+    }
+
+    /// An event whose waiting leaves the processor to others, and which has no time.
+    pub fn blocking(device: &Device) -> Result<Event, HipError> {
+        Event::with_flags(device, sys::EVENT_BLOCKING | sys::EVENT_UNTIMED)
+    }
+
+    fn with_flags(device: &Device, flags: u32) -> Result<Event, HipError> {
         let row = &device.bind()?.event_create;
         let mut handle = ptr::null_mut();
-        // SAFETY: `handle` is a place for the handle that is written; no flags, so that it has a time.
-        let status = unsafe { (row.function)(&mut handle, 0) };
+        // SAFETY: `handle` is a place for the handle that is written.
+        let status = unsafe { (row.function)(&mut handle, flags) };
         device.check(status, row.name, || device.to_string())?;
         let device = device.clone();
         Ok(Event { device, handle })

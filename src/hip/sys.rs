@@ -38,6 +38,9 @@ pub const NOT_READY: Status = 600;
 
 /// A stream that does not wait for the legacy default stream.
 pub const STREAM_NON_BLOCKING: u32 = 1;
+/// Events that are waited for without keeping the processor busy, and events without a time.
+pub const EVENT_BLOCKING: u32 = 1;
+pub const EVENT_UNTIMED: u32 = 2;
 /// Pinned memory that every context may use.
 pub const HOST_PORTABLE: u32 = 1;
 /// Pinned memory that kernels may address.

@@ -1,6 +1,6 @@
 //! What can be wrong with a model file, in sentences a user can act on.
 
-use super::Tensor;
+use super::TensorInfo;
 use crate::dtype::DType;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub enum LoadError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The path leads to something that is no GGUF file.
+    /// The path leads to something that is no model.
     #[error("{}: found {found}; {advice}", file.display())]
     Format {
         /// The path.
@@ -163,15 +163,29 @@ pub enum LoadError {
         /// The largest supported.
         most: u64,
     },
-    /// One of several files that make up a model together.
-    #[error("{}: is part {part} of a model split into {count} files; supported is a single file: merge them with llama.cpp's `llama-gguf-split --merge`", file.display())]
+    /// Files that should make up a model together, and do not.
+    #[error("{}: {problem}; the parts of a split model are NAME-00001-of-0000N.gguf and so on, all in one folder", file.display())]
     Split {
         /// The file.
         file: PathBuf,
-        /// This part's number, from 1.
-        part: u64,
-        /// How many parts there are.
-        count: u64,
+        /// What is missing, or what disagrees with what.
+        problem: String,
+    },
+    /// A SafeTensors file, or a folder of them, that does not fit together.
+    #[error("{}: {problem}", file.display())]
+    SafeTensors {
+        /// The file.
+        file: PathBuf,
+        /// The tensor or the entry, what was expected, and what was found.
+        problem: String,
+    },
+    /// A JSON file of a folder that cannot be used.
+    #[error("{}: {problem}", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// The key, what was expected, and what was found.
+        problem: String,
     },
     /// A tensor with no dimensions, or more than four.
     #[error("{}: {tensor}: {found} dimensions; supported are 1 to 4", file.display())]
@@ -254,6 +268,20 @@ pub enum LoadError {
         /// The size of the data section in bytes.
         available: u64,
     },
+    /// A number that cannot be rounded to another type.
+    #[error("{}: {tensor}: element {element} is {value}, which {dtype} cannot hold", file.display())]
+    NotFinite {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its index in the tensor, rows first.
+        element: usize,
+        /// The value.
+        value: f32,
+        /// The type asked for.
+        dtype: DType,
+    },
     /// Two tensors that share bytes.
     #[error("{}: {first} takes bytes {first_begin} to {first_end} of the data section, and {second} begins inside them at {second_begin}; tensors must not overlap", file.display())]
     Overlap {
@@ -274,7 +302,7 @@ pub enum LoadError {
 
 impl LoadError {
     /// The error for a tensor whose type cannot be computed with; see [`DType::is_runnable`].
-    pub fn unsupported_type(file: &Path, tensor: &Tensor) -> LoadError {
+    pub fn unsupported_type(file: &Path, tensor: &TensorInfo) -> LoadError {
         LoadError::UnsupportedType {
             file: file.to_owned(),
             tensor: tensor.name.clone(),

@@ -11,8 +11,7 @@ pub(super) enum Found {
     Other(String),
 }
 
-const ADVICE: &str =
-    "supported is a single GGUF file (version 2 or 3); SafeTensors folders are not read yet";
+const ADVICE: &str = "supported are GGUF files (version 2 or 3, whole or split) and folders with config.json and SafeTensors files";
 
 /// First bytes and what begins with them.
 const MAGICS: &[(&[u8], &str)] = &[

@@ -3,11 +3,12 @@
 //! The builder knows what fields each op takes and how values flow by name; what a family computes
 //! is in its Definition. It asks for each tensor once and compares its shape with the letters.
 
-use super::definition::{Definition, NodeEntry, WeightEntry};
+use super::definition::{Definition, LayerKind, NodeEntry, RopeSet, WeightEntry};
 use super::{Hyperparameters, ModelError};
 use crate::dtype::DType;
 use crate::graph::{
-    Element, Graph, Heads, Node, Op, Section, State, StateId, StateKind, Value, ValueId, WeightId,
+    Element, Graph, Heads, KvType, Node, Op, Section, State, StateId, StateKind, Value, ValueId,
+    WeightId,
 };
 use bumpalo::Bump;
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::collections::HashMap;
 /// Which rows the head is computed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// Only the last live row: what generation needs.
+    /// Only the last live row, from which the next token is chosen: what generation needs.
     Last,
     /// Every row: what perplexity needs.
     All,
@@ -28,6 +29,8 @@ pub struct Extent {
     pub rows: u32,
     /// `S`, the positions the cache holds.
     pub context: u32,
+    /// What the cache's elements are.
+    pub kv_type: KvType,
     pub logits: Logits,
 }
 
@@ -43,6 +46,13 @@ pub fn build<'a>(
     source: &str,
     lookup: &Lookup<'_>,
 ) -> Result<Graph<'a>, ModelError> {
+    if !hyper.head_size.is_multiple_of(extent.kv_type.block_len()) {
+        return Err(ModelError::KvBlocks {
+            source_name: source.into(),
+            head_size: hyper.head_size,
+            kv_type: extent.kv_type,
+        });
+    }
     let mut graph = Graph::new(arena);
     let mut builder = Builder {
         definition,
@@ -61,11 +71,19 @@ pub fn build<'a>(
     }
     builder.section(&definition.epilogue, Section::Epilogue)?;
     let result = builder.names.get("logits").copied();
-    let result = result.ok_or_else(|| ModelError::Definition {
-        family: definition.family.clone(),
-        message: "no node writes `logits`".into(),
-    })?;
+    let result = result.ok_or_else(|| definition.error("no node writes `logits`"))?;
     graph.set_result(result);
+    if extent.logits == Logits::Last {
+        // Not a matter of the family: any logits are sampled alike.
+        graph.push(Node {
+            op: Op::Sample,
+            section: Section::Epilogue,
+            inputs: &[result],
+            weights: &[],
+            states: &[],
+            outputs: &[],
+        });
+    }
     Ok(graph)
 }
 
@@ -83,7 +101,52 @@ struct Builder<'b, 'd, 'a> {
 
 impl<'d> Builder<'_, 'd, '_> {
     fn section(&mut self, nodes: &'d [NodeEntry], section: Section) -> Result<(), ModelError> {
-        nodes.iter().try_for_each(|node| self.node(node, section))
+        for node in nodes {
+            if self.stands_in(node, section)? {
+                self.node(node, section)?;
+                self.bias(node, section)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the section has the node; only layers differ from one another.
+    fn stands_in(&self, entry: &NodeEntry, section: Section) -> Result<bool, ModelError> {
+        let hyper = self.hyper;
+        match (entry.layers, section) {
+            (None, _) => Ok(true),
+            (Some(kind), Section::Layer(layer)) => Ok(match kind {
+                LayerKind::Windowed => hyper.window_of(layer).is_some(),
+                LayerKind::Full => hyper.window_of(layer).is_none(),
+                LayerKind::Rotated => hyper.rotated_layers.holds(layer),
+            }),
+            (Some(_), _) => {
+                Err(self.wrong(entry, "`layers` picks layers; this is outside of them"))
+            }
+        }
+    }
+
+    /// Adds what an entry's `bias` names to the product it made, where the checkpoint has it.
+    fn bias(&mut self, entry: &'d NodeEntry, section: Section) -> Result<(), ModelError> {
+        let Some(name) = &entry.bias else {
+            return Ok(());
+        };
+        let Some(weight) = self.weight(entry, name, section)? else {
+            return Ok(());
+        };
+        let name = self.out_name(entry)?;
+        let product = self.names[name];
+        let sum = self.graph.add_value(*self.graph.value(product));
+        self.names.insert(name, sum);
+        self.graph.push(Node {
+            op: Op::AddBias,
+            section,
+            inputs: &[product],
+            weights: &[weight],
+            states: &[],
+            outputs: &[sum],
+        });
+        Ok(())
     }
 
     fn node(&mut self, entry: &'d NodeEntry, section: Section) -> Result<(), ModelError> {
@@ -98,7 +161,10 @@ impl<'d> Builder<'_, 'd, '_> {
         let inputs: Vec<ValueId> = (0..entry.inputs.len())
             .map(|i| self.input(entry, i))
             .collect::<Result<_, _>>()?;
-        let weights: Vec<WeightId> = self.weight(entry, section)?.into_iter().collect();
+        let weights: Vec<WeightId> = match &entry.weight {
+            Some(name) => self.weight(entry, name, section)?.into_iter().collect(),
+            None => Vec::new(),
+        };
         if weights.is_empty() && matches!(op_name, "embed" | "rms_norm" | "add_bias") {
             return Err(self.wrong(entry, "needs `weight`, and a tensor for it"));
         }
@@ -117,10 +183,13 @@ impl<'d> Builder<'_, 'd, '_> {
                 };
                 (op, Some((rows, self.hyper.embedding)))
             }
-            "rope_table" => (
-                Op::RopeTable(self.hyper.rope()),
-                Some((rows, self.hyper.rope().dims)),
-            ),
+            "rope_table" => {
+                let rope = match entry.rope.unwrap_or_default() {
+                    RopeSet::Global => self.hyper.rope(),
+                    RopeSet::Local => self.hyper.local_rope(),
+                };
+                (Op::RopeTable(rope), Some((rows, rope.dims)))
+            }
             "rms_norm" => {
                 let groups = if entry.heads.is_some() {
                     self.heads(entry)?
@@ -175,12 +244,12 @@ impl<'d> Builder<'_, 'd, '_> {
             "attention" => {
                 caches = self.layer_caches(entry, section)?;
                 states = &caches;
-                let window = match entry.window.as_deref() {
-                    None => None,
-                    Some("W") => self.hyper.window,
-                    Some(_) => return Err(self.wrong(entry, "`window` can only be \"W\"")),
+                let window = match (entry.window.as_deref(), section) {
+                    (Some("W"), Section::Layer(layer)) => self.hyper.window_of(layer),
+                    (Some("W") | None, _) => None,
+                    (Some(_), _) => return Err(self.wrong(entry, "`window` can only be \"W\"")),
                 };
-                let scale = (f64::from(self.hyper.head_size)).powf(-0.5) as f32;
+                let scale = self.hyper.attention_scale();
                 let heads = self.hyper.attention_heads();
                 (
                     Op::Attention {
@@ -240,17 +309,16 @@ impl<'d> Builder<'_, 'd, '_> {
     }
 
     fn wrong(&self, entry: &NodeEntry, message: &str) -> ModelError {
-        ModelError::Definition {
-            family: self.definition.family.clone(),
-            message: format!("op `{}`: {message}", entry.op.get_ref()),
-        }
+        self.definition.error_at(entry, message).into()
     }
 
     /// Refuses fields that the op does not take, so that a misplaced one is never ignored.
     fn expect_fields(&self, entry: &NodeEntry, op: &str) -> Result<(), ModelError> {
         for (field, present, takers) in [
             ("weight", entry.weight.is_some(), WEIGHT_TAKERS),
-            ("heads", entry.heads.is_some(), &["rms_norm", "rope"][..]),
+            ("bias", entry.bias.is_some(), &["gemm"][..]),
+            ("rope", entry.rope.is_some(), &["rope_table"]),
+            ("heads", entry.heads.is_some(), &["rms_norm", "rope"]),
             ("style", entry.style.is_some(), &["rope"]),
             ("activation", entry.activation.is_some(), &["gated_mul"]),
             ("window", entry.window.is_some(), &["attention"]),
@@ -313,6 +381,7 @@ impl<'d> Builder<'_, 'd, '_> {
             return Err(self.wrong(entry, "only a layer has a cache"));
         };
         let (graph, hyper, positions) = (&mut *self.graph, self.hyper, self.extent.context);
+        let kv_type = self.extent.kv_type;
         let mut add = |kind| {
             let (kv_heads, head_size) = (hyper.kv_heads, hyper.head_size);
             graph.add_state(State {
@@ -321,21 +390,21 @@ impl<'d> Builder<'_, 'd, '_> {
                 kv_heads,
                 positions,
                 head_size,
+                kv_type,
             })
         };
         let caches = &mut self.caches;
         Ok(*caches.get_or_insert_with(|| [add(StateKind::Keys), add(StateKind::Values)]))
     }
 
-    /// The weight an entry names: found, or tied, or absent if it may be; never of another shape.
+    /// The weight that an entry names `name`: found, or tied, or absent if it may be; never of another
+    /// shape.
     fn weight(
         &mut self,
         entry: &NodeEntry,
+        mut name: &'d str,
         section: Section,
     ) -> Result<Option<WeightId>, ModelError> {
-        let Some(mut name) = entry.weight.as_ref() else {
-            return Ok(None);
-        };
         let asked = self.weight_entry(entry, name)?;
         let mut found = self.find(asked, section);
         let mut used = asked;

@@ -5,11 +5,19 @@ use crate::graph::{Activation, RopeStyle};
 use indexmap::IndexMap;
 use serde::Deserialize;
 use std::ops::Range;
+use std::sync::Arc;
 use thiserror::Error;
 use toml::Spanned;
 
 /// The Definitions compiled into the binary, `(file name, text)`.
-const BUILT_IN: &[(&str, &str)] = &[("llama.toml", include_str!("../../graphs/llama.toml"))];
+#[rustfmt::skip]
+const BUILT_IN: &[(&str, &str)] = &[
+    ("llama.toml", include_str!("../../graphs/llama.toml")),
+    ("qwen2.toml", include_str!("../../graphs/qwen2.toml")),
+    ("qwen3.toml", include_str!("../../graphs/qwen3.toml")),
+    ("gemma3.toml", include_str!("../../graphs/gemma3.toml")),
+    ("smollm3.toml", include_str!("../../graphs/smollm3.toml")),
+];
 
 /// A family's nodes and weight names.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,6 +27,12 @@ pub struct Definition {
     pub family: String,
     /// The values of `general.architecture` it serves.
     pub architectures: Vec<String>,
+    /// What the family's files leave unsaid, by metadata key without the architecture in front.
+    #[serde(default)]
+    pub defaults: IndexMap<String, DefaultValue>,
+    /// The same for some of the family's models only; the first that fits goes before `defaults`.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
     pub weights: IndexMap<String, WeightEntry>,
     /// Tensors that files of the family carry and that nothing needs, as GGUF names them.
     #[serde(default)]
@@ -26,6 +40,45 @@ pub struct Definition {
     pub prologue: Vec<NodeEntry>,
     pub layer: Vec<NodeEntry>,
     pub epilogue: Vec<NodeEntry>,
+    /// Where the text came from, for errors that are found when a graph is built.
+    #[serde(skip)]
+    source: Source,
+}
+
+/// A Definition's file name and text.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    file: String,
+    text: Arc<str>,
+}
+
+/// A metadata value that a Definition supplies.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum DefaultValue {
+    Integer(u32),
+    Number(f32),
+    Named(NamedNumber),
+}
+
+/// A number that the model's dimensions decide, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum NamedNumber {
+    /// √E
+    #[serde(rename = "sqrt_E")]
+    SqrtE,
+    /// 1 / √(E / H)
+    #[serde(rename = "rsqrt_E_per_H")]
+    RsqrtEPerH,
+}
+
+/// Models of a family that differ in what their files leave unsaid.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variant {
+    /// How many layers tell them apart.
+    pub layers: u32,
+    pub defaults: IndexMap<String, DefaultValue>,
 }
 
 /// How checkpoints name one tensor, and its shape in letters.
@@ -50,6 +103,8 @@ pub struct NodeEntry {
     #[serde(default, rename = "in")]
     pub inputs: Vec<String>,
     pub weight: Option<String>,
+    /// `gemm`: what is added to the product, where the checkpoint has it.
+    pub bias: Option<String>,
     pub out: Option<String>,
     /// `"H"` or `"G"`: per-head norms and RoPE.
     pub heads: Option<String>,
@@ -57,6 +112,33 @@ pub struct NodeEntry {
     pub activation: Option<Activation>,
     /// `"W"`: attention sees the model's sliding window, where it has one.
     pub window: Option<String>,
+    /// `rope_table`: which of the model's two sets of frequencies.
+    pub rope: Option<RopeSet>,
+    /// The layers that have this node; all of them if it does not say.
+    pub layers: Option<LayerKind>,
+}
+
+/// A model's rotary embeddings: most have the global one only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeSet {
+    /// `rope.freq_base` with the file's scaling.
+    #[default]
+    Global,
+    /// `rope.freq_base_swa`, not scaled: that of layers with a sliding window.
+    Local,
+}
+
+/// Layers that a pattern of the model picks out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerKind {
+    /// With a sliding window.
+    Windowed,
+    /// Without one.
+    Full,
+    /// Whose queries and keys are turned.
+    Rotated,
 }
 
 /// A Definition that does not parse or does not fit together.
@@ -83,10 +165,39 @@ pub enum DefinitionError {
 impl Definition {
     /// Parses a Definition; `file` is its name in errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, DefinitionError> {
-        toml::from_str(text).map_err(|error| {
+        let mut definition: Definition = toml::from_str(text).map_err(|error| {
             let message = error.message().to_string();
             syntax_error(file, text, error.span().unwrap_or(0..0), message)
-        })
+        })?;
+        definition.source = Source {
+            file: file.into(),
+            text: text.into(),
+        };
+        Ok(definition)
+    }
+
+    /// Whether any node asks for the layers of this kind.
+    pub(super) fn tells_apart(&self, kind: LayerKind) -> bool {
+        self.layer.iter().any(|node| node.layers == Some(kind))
+    }
+
+    /// Whether any attention has the model's window.
+    pub(super) fn has_windows(&self) -> bool {
+        self.layer.iter().any(|node| node.window.is_some())
+    }
+
+    /// An error about a node, at its op.
+    pub(super) fn error_at(&self, node: &NodeEntry, message: &str) -> DefinitionError {
+        let Source { file, text } = &self.source;
+        let message = format!("op `{}`: {message}", node.op.get_ref());
+        syntax_error(file, text, node.op.span(), message)
+    }
+
+    /// An error about the whole.
+    pub(super) fn error(&self, message: &str) -> DefinitionError {
+        let Source { file, text } = &self.source;
+        let end = text.len();
+        syntax_error(file, text, end..end, message.into())
     }
 
     /// The built-in Definition for an architecture. `file` names the checkpoint in the error.

@@ -1,8 +1,7 @@
 //! The numbers of a model: what a Definition leaves open.
 
 use super::ModelError;
-use crate::graph::{Heads, Rope};
-use crate::loader::Metadata;
+use crate::graph::{Heads, KvType, Rope, Yarn};
 use serde::Deserialize;
 
 /// Everything the graph needs to know that no tensor says.
@@ -35,15 +34,87 @@ pub struct Hyperparameters {
     /// Elements of a head that RoPE turns; all of them unless said.
     #[serde(default)]
     pub rope_dims: Option<u32>,
-    /// RoPE positions are multiplied by this (linear scaling).
+    /// RoPE positions are multiplied by this (linear scaling, YaRN).
     #[serde(default = "one")]
     pub rope_position_scale: f32,
+    /// What YaRN spares of that scale.
+    #[serde(default)]
+    pub rope_yarn: Yarn,
+    /// Base of RoPE's frequencies in layers with a window, where the family has two.
+    #[serde(default = "default_rope_base")]
+    pub rope_base_local: f32,
+    /// The layers whose queries and keys RoPE turns.
+    #[serde(default)]
+    pub rotated_layers: LayerPattern,
     /// What the embedding is multiplied by.
     #[serde(default = "one")]
     pub embedding_scale: f32,
+    /// What attention's scores are multiplied by; 1/√D unless said.
+    #[serde(default)]
+    pub attention_scale: Option<f32>,
     /// Positions a sliding-window layer sees.
     #[serde(default)]
     pub window: Option<u32>,
+    /// The layers with that window.
+    #[serde(default)]
+    pub windowed_layers: LayerPattern,
+}
+
+impl Default for Hyperparameters {
+    /// Every number that may be left open as a plain Llama has it. The dimensions are zero, which no
+    /// model has and [`Hyperparameters::check`] refuses.
+    fn default() -> Self {
+        Hyperparameters {
+            architecture: String::new(),
+            layers: 0,
+            embedding: 0,
+            feed_forward: 0,
+            heads: 0,
+            kv_heads: 0,
+            head_size: 0,
+            vocabulary: 0,
+            context: 0,
+            rms_eps: 0.0,
+            rope_base: default_rope_base(),
+            rope_dims: None,
+            rope_position_scale: one(),
+            rope_yarn: Yarn::NONE,
+            rope_base_local: default_rope_base(),
+            rotated_layers: LayerPattern::default(),
+            embedding_scale: one(),
+            attention_scale: None,
+            window: None,
+            windowed_layers: LayerPattern::default(),
+        }
+    }
+}
+
+/// The layers that something holds for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum LayerPattern {
+    /// All but the last of every so many; all for 0.
+    AllButEvery(u32),
+    /// Said of each.
+    Each(Vec<bool>),
+}
+
+impl Default for LayerPattern {
+    /// Every layer.
+    fn default() -> Self {
+        LayerPattern::AllButEvery(0)
+    }
+}
+
+impl LayerPattern {
+    /// Whether it holds for a layer.
+    pub fn holds(&self, layer: u32) -> bool {
+        match self {
+            LayerPattern::AllButEvery(0) => true,
+            LayerPattern::AllButEvery(n) => layer % n < n - 1,
+            LayerPattern::Each(list) => list.get(layer as usize).copied().unwrap_or(false),
+        }
+    }
 }
 
 fn default_rope_base() -> f32 {
@@ -59,94 +130,6 @@ fn one() -> f32 {
 const DIMENSION_LIMIT: u32 = 1 << 24;
 
 impl Hyperparameters {
-    /// Reads `{arch}.block_count`, `{arch}.attention.head_count`, … as the GGUF specification
-    /// names them. Errors name the key and what was found.
-    pub fn from_metadata(metadata: &Metadata) -> Result<Self, ModelError> {
-        let file = &metadata.file().display().to_string();
-        let missing = |key: &str| ModelError::MissingKey {
-            file: file.into(),
-            key: key.into(),
-        };
-        let architecture = metadata
-            .str("general.architecture")?
-            .ok_or_else(|| missing("general.architecture"))?
-            .to_string();
-        let name = |key: &str| format!("{architecture}.{key}");
-        let u32_at = |key: &str| metadata.u32(&name(key));
-        let need = |key: &str| u32_at(key)?.ok_or_else(|| missing(&name(key)));
-        let refuse =
-            |key: &str, found: String, supported: &'static str| ModelError::UnsupportedKey {
-                file: file.into(),
-                key: name(key),
-                found,
-                supported,
-            };
-
-        if let Some(experts) = u32_at("expert_count")?.filter(|&n| n > 0) {
-            return Err(refuse(
-                "expert_count",
-                experts.to_string(),
-                "dense models (0 experts)",
-            ));
-        }
-        let mut position_scale = 1.0;
-        match metadata.str(&name("rope.scaling.type"))? {
-            None | Some("none") => {}
-            Some("linear") => {
-                let factor = metadata.f32(&name("rope.scaling.factor"))?.unwrap_or(1.0);
-                position_scale = 1.0 / factor;
-            }
-            Some(other) => {
-                let supported = "none, linear, and Llama 3.1's rope_freqs.weight";
-                return Err(refuse("rope.scaling.type", other.into(), supported));
-            }
-        }
-
-        let heads = need("attention.head_count")?;
-        let embedding = need("embedding_length")?;
-        let key_length = u32_at("attention.key_length")?;
-        let head_size = key_length.unwrap_or_else(|| embedding.checked_div(heads).unwrap_or(0));
-        if let Some(value_length) = u32_at("attention.value_length")?.filter(|&n| n != head_size) {
-            let supported = "values as long as keys";
-            return Err(refuse(
-                "attention.value_length",
-                value_length.to_string(),
-                supported,
-            ));
-        }
-        let vocabulary = match u32_at("vocab_size")? {
-            Some(size) => size,
-            None => {
-                let tokens = metadata.strings("tokenizer.ggml.tokens")?;
-                let len = tokens.ok_or_else(|| missing(&name("vocab_size")))?.len();
-                u32::try_from(len).unwrap_or(u32::MAX)
-            }
-        };
-        let hyper = Hyperparameters {
-            layers: need("block_count")?,
-            embedding,
-            feed_forward: need("feed_forward_length")?,
-            heads,
-            kv_heads: u32_at("attention.head_count_kv")?.unwrap_or(heads),
-            head_size,
-            vocabulary,
-            context: need("context_length")?,
-            rms_eps: metadata
-                .f32(&name("attention.layer_norm_rms_epsilon"))?
-                .ok_or_else(|| missing(&name("attention.layer_norm_rms_epsilon")))?,
-            rope_base: metadata
-                .f32(&name("rope.freq_base"))?
-                .unwrap_or(default_rope_base()),
-            rope_dims: u32_at("rope.dimension_count")?,
-            rope_position_scale: position_scale,
-            embedding_scale: 1.0,
-            window: u32_at("attention.sliding_window")?.filter(|&n| n > 0),
-            architecture,
-        };
-        hyper.check(file)?;
-        Ok(hyper)
-    }
-
     /// Refuses numbers no model has: zero or absurd dimensions, heads that do not divide, a
     /// non-finite eps. `source` names the file or config in the error.
     pub fn check(&self, source: &str) -> Result<(), ModelError> {
@@ -201,6 +184,9 @@ impl Hyperparameters {
             ("RMSNorm epsilon", self.rms_eps),
             ("RoPE base", self.rope_base),
             ("RoPE position scale", self.rope_position_scale),
+            ("RoPE base of layers with a window", self.rope_base_local),
+            ("YaRN's magnitude", self.rope_yarn.magnitude),
+            ("attention scale", self.attention_scale()),
             ("embedding scale", self.embedding_scale),
         ] {
             if !(value.is_finite() && value > 0.0) {
@@ -208,6 +194,21 @@ impl Hyperparameters {
                     what,
                     value.to_string(),
                     "a positive finite number".into(),
+                ));
+            }
+        }
+        for (what, pattern) in [
+            ("layers with a window", &self.windowed_layers),
+            ("layers that RoPE turns", &self.rotated_layers),
+        ] {
+            if let LayerPattern::Each(list) = pattern
+                && list.len() != self.layers as usize
+            {
+                let found = format!("a list of {}", list.len());
+                return Err(bad(
+                    what,
+                    found,
+                    format!("one entry for each of {} layers", self.layers),
                 ));
             }
         }
@@ -223,13 +224,36 @@ impl Hyperparameters {
         }
     }
 
-    /// The rotary embedding.
+    /// The rotary embedding of layers that see everything.
     pub fn rope(&self) -> Rope {
         Rope {
             dims: self.rope_dims.unwrap_or(self.head_size),
             base: self.rope_base,
             position_scale: self.rope_position_scale,
+            yarn: self.rope_yarn,
         }
+    }
+
+    /// The rotary embedding of layers with a window, in families that have one for them: it is not
+    /// scaled.
+    pub fn local_rope(&self) -> Rope {
+        Rope {
+            base: self.rope_base_local,
+            position_scale: 1.0,
+            yarn: Yarn::NONE,
+            ..self.rope()
+        }
+    }
+
+    /// What attention's scores are multiplied by.
+    pub fn attention_scale(&self) -> f32 {
+        let usual = || f64::from(self.head_size).powf(-0.5) as f32;
+        self.attention_scale.unwrap_or_else(usual)
+    }
+
+    /// The window of a layer, if it has one.
+    pub fn window_of(&self, layer: u32) -> Option<u32> {
+        self.window.filter(|_| self.windowed_layers.holds(layer))
     }
 
     /// The length a Definition's dimension letter stands for.
@@ -246,9 +270,9 @@ impl Hyperparameters {
         })
     }
 
-    /// Bytes that K and V of one position take over all layers, in f16.
-    pub fn kv_bytes_per_position(&self) -> u64 {
+    /// Bytes that K and V of one position take over all layers.
+    pub fn kv_bytes_per_position(&self, kv_type: KvType) -> u64 {
         let row = u64::from(self.kv_heads) * u64::from(self.head_size);
-        2 * 2 * row * u64::from(self.layers)
+        kv_type.bytes(2 * row * u64::from(self.layers))
     }
 }

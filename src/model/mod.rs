@@ -6,17 +6,18 @@
 mod build;
 mod definition;
 mod hyperparameters;
+mod keys;
 mod random;
 #[cfg(test)]
 mod tests;
 
 pub use build::{Extent, Logits, build};
 pub use definition::{Definition, DefinitionError};
-pub use hyperparameters::Hyperparameters;
+pub use hyperparameters::{Hyperparameters, LayerPattern};
 pub use random::RandomWeights;
 
 use crate::dtype::DType;
-use crate::graph::{Graph, Section};
+use crate::graph::{Graph, KvType, Section};
 use crate::loader::{Checkpoint, LoadError, Tensor};
 use bumpalo::Bump;
 use std::collections::HashSet;
@@ -36,7 +37,7 @@ pub enum ModelError {
         file: String,
         key: String,
         found: String,
-        supported: &'static str,
+        supported: String,
     },
     #[error("{source_name}: {what} is {found}, expected {wanted}")]
     BadHyperparameter {
@@ -45,8 +46,6 @@ pub enum ModelError {
         found: String,
         wanted: String,
     },
-    #[error("definition `{family}`: {message}")]
-    Definition { family: String, message: String },
     #[error("{source_name}: {tensor}: expected shape {shape:?}, found no such tensor")]
     MissingTensor {
         source_name: String,
@@ -74,6 +73,15 @@ pub enum ModelError {
         source_name: String,
         tensor: String,
         found: DType,
+    },
+    #[error(
+        "{source_name}: heads have {head_size} elements; a {kv_type} KV cache takes multiples of {}, so use --kv-type f16",
+        kv_type.block_len()
+    )]
+    KvBlocks {
+        source_name: String,
+        head_size: u32,
+        kv_type: KvType,
     },
     #[error(
         "{source_name}: tensor {tensor} has no place in definition `{family}`; the file is of \
@@ -126,7 +134,7 @@ impl Model {
             Some(definition) => definition,
             None => Definition::built_in(&architecture, &source)?,
         };
-        let hyper = Hyperparameters::from_metadata(metadata)?;
+        let hyper = Hyperparameters::from_metadata(metadata, &definition)?;
         let weights = Weights::Checkpoint(checkpoint);
         let model = Model {
             hyper,
@@ -188,7 +196,7 @@ impl Model {
     /// each call, so that only one at a time need be in memory.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         match &self.weights {
-            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name).cloned(),
+            Weights::Checkpoint(checkpoint) => checkpoint.tensor(name),
             Weights::Random(random) => random.tensor(name),
         }
     }
@@ -196,7 +204,7 @@ impl Model {
     fn lookup(&self, name: &str) -> Option<(DType, Vec<usize>)> {
         match &self.weights {
             Weights::Checkpoint(checkpoint) => {
-                checkpoint.tensor(name).map(|t| (t.dtype, t.shape.clone()))
+                checkpoint.info(name).map(|t| (t.dtype, t.shape.clone()))
             }
             Weights::Random(random) => random.lookup(name),
         }
@@ -220,6 +228,7 @@ impl Model {
         let extent = Extent {
             rows: 1,
             context: 1,
+            kv_type: KvType::F16,
             logits: Logits::Last,
         };
         let graph = self.graph(&arena, extent)?;

@@ -1,7 +1,7 @@
 //! Definitions and random models that are refused, by what their messages must say.
 
 use super::*;
-use crate::graph::{Op, text};
+use crate::graph::{KvType, Op, text};
 
 /// Asserts that a message has every part, in order.
 #[track_caller]
@@ -28,10 +28,8 @@ fn hyper() -> Hyperparameters {
         context: 32,
         rms_eps: 1e-5,
         rope_base: 1e4,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
         window: Some(8),
+        ..Hyperparameters::default()
     }
 }
 
@@ -71,6 +69,7 @@ fn with_node(node: &str) -> Result<String, ModelError> {
         Some((DType::F32, shape.to_vec()))
     };
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 32,
         logits: Logits::Last,
@@ -275,6 +274,33 @@ fn unknown_architectures() {
 }
 
 #[test]
+fn heads_that_are_no_blocks_of_the_cache() {
+    let refused = |head_size: u32, kv_type: KvType| {
+        let hyper = Hyperparameters {
+            architecture: "llama".into(),
+            head_size,
+            ..hyper()
+        };
+        let model = Model::random(hyper, None, DType::F32, 1).expect("a valid shape");
+        let extent = Extent {
+            kv_type,
+            rows: 1,
+            context: 32,
+            logits: Logits::Last,
+        };
+        let arena = Bump::new();
+        model.graph(&arena, extent).err().map(|e| e.to_string())
+    };
+    assert_eq!(refused(80, KvType::F16), None);
+    assert_eq!(refused(96, KvType::Q8_0), None);
+    let error = refused(80, KvType::Q8_0).expect("80 is no multiple of 32");
+    says(
+        &error,
+        &["80 elements", "q8_0", "multiples of 32", "--kv-type f16"],
+    );
+}
+
+#[test]
 fn random_weights_follow_the_definition() {
     let llama = || Hyperparameters {
         architecture: "llama".into(),
@@ -283,6 +309,7 @@ fn random_weights_follow_the_definition() {
     let model = Model::random(llama(), None, DType::Q8_0, 1).expect("a valid shape");
     let arena = Bump::new();
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 4,
         context: 32,
         logits: Logits::All,

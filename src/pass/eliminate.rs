@@ -1,4 +1,5 @@
-//! Removes nodes that nothing depends on. Appending to a cache is an effect and always stays.
+//! Removes nodes that nothing depends on. Appending to a cache and choosing a token are effects and
+//! always stay.
 
 use super::{Report, Slots};
 use crate::graph::{Graph, NodeId};
@@ -11,7 +12,7 @@ pub(super) fn eliminate_dead(graph: Graph<'_>) -> (Graph<'_>, Report) {
     }
     let mut slots = Slots::new(&graph);
     for (index, node) in graph.nodes().iter().enumerate().rev() {
-        let effect = matches!(node.op.name(), "kv_append" | "rope_append");
+        let effect = matches!(node.op.name(), "kv_append" | "rope_append" | "sample");
         if effect || node.outputs.iter().any(|v| live[v.index()]) {
             node.inputs.iter().for_each(|v| live[v.index()] = true);
         } else {

@@ -1,6 +1,6 @@
 //! What a launch moves and computes: the numbers every report of GB/s and FLOP/s is made of.
 
-use crate::graph::{Graph, Node, Op};
+use crate::graph::{Graph, KvType, Node, Op};
 use serde::Serialize;
 use std::iter::Sum;
 use std::ops::Add;
@@ -115,14 +115,18 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
         Op::Rope { heads, dims, .. } => {
             cost.flops = 3 * rows * u64::from(heads) * u64::from(dims);
         }
-        Op::KvAppend { .. } => cost.cache_write_bytes = elements(node.inputs) * 2,
+        Op::KvAppend { .. } => {
+            cost.cache_write_bytes = kv_type(graph, node).bytes(elements(node.inputs));
+        }
         Op::RopeAppend { heads, dims, .. } => {
             let turned = u64::from(heads.query + heads.kv) * u64::from(dims);
             cost.flops = 3 * rows * turned;
-            cost.cache_write_bytes = rows * 2 * 2 * u64::from(heads.kv * heads.size);
+            let elements = 2 * rows * u64::from(heads.kv * heads.size);
+            cost.cache_write_bytes = kv_type(graph, node).bytes(elements);
         }
         Op::Attention { heads, window, .. } | Op::AttentionSplit { heads, window, .. } => {
-            cost.cache_read_bytes_per_position = 2 * 2 * u64::from(heads.kv * heads.size);
+            let elements = 2 * u64::from(heads.kv * heads.size);
+            cost.cache_read_bytes_per_position = kv_type(graph, node).bytes(elements);
             cost.flops_per_position = rows * 4 * u64::from(heads.query * heads.size);
             cost.window = window.map_or(0, u64::from);
             if let Op::AttentionSplit { .. } = node.op {
@@ -140,8 +144,15 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
         Op::Quantize => cost.flops = 2 * elements(node.outputs),
         Op::AddBias | Op::Add | Op::Scale { .. } => cost.flops = elements(node.outputs),
         Op::LastRow => cost.value_bytes = 2 * value_bytes(node.outputs),
+        // What taking the likeliest token needs; other settings look again at a part.
+        Op::Sample => cost.flops = elements(node.inputs),
     }
     cost
+}
+
+/// The type of the caches that a node touches.
+fn kv_type(graph: &Graph<'_>, node: &Node<'_>) -> KvType {
+    graph.state(node.states[0]).kv_type
 }
 
 fn gemm_macs(graph: &Graph<'_>, node: &Node<'_>) -> u64 {

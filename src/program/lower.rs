@@ -1,7 +1,7 @@
 //! Graph + Plan → Program.
 
 use super::{Launch, Program, Slot, Target, WeightSlot, cost};
-use crate::graph::{Element, Graph, Node, NodeId, Op, ValueId, Verified};
+use crate::graph::{Element, Graph, KvType, Node, NodeId, Op, ValueId, Verified};
 use crate::plan::Plan;
 
 /// Output columns of a GEMM that one unit computes: two panels of 16, the width of one
@@ -80,6 +80,9 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
         types.extend(node.weights.iter().map(|&w| graph.weight(w).dtype.name()));
         types.dedup();
     }
+    // The caches of a node are of one type, and the usual one goes without saying.
+    let kv_type = node.states.first().map(|&s| graph.state(s).kv_type);
+    types.extend(kv_type.filter(|&t| t != KvType::F16).map(KvType::name));
     for part in types {
         name += &format!("_{}", part.to_ascii_lowercase());
     }
@@ -114,7 +117,7 @@ fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
             let partials = graph.value(node.outputs[0]).cols / heads.partial_len();
             partials / (heads.query / heads.kv)
         }
-        Op::AttentionCombine { .. } | Op::LastRow => 1,
+        Op::AttentionCombine { .. } | Op::LastRow | Op::Sample => 1,
         Op::KvAppend { .. } => rows(node.inputs[0]),
         _ => node.outputs.first().map_or(1, |&v| rows(v)),
     }

@@ -130,6 +130,39 @@ fn tables_norms_and_sums() {
 }
 
 #[test]
+fn a_choice_reads_a_row_and_is_kept() {
+    check(
+        1,
+        |toy| {
+            let x = toy.embed("x", 40);
+            toy.node(Op::Sample, &[x], &[], &[], &[]);
+            x
+        },
+        Expected {
+            kernel: "sample",
+            units: 1,
+            cost: Cost {
+                value_bytes: 192,
+                flops: 40,
+                ..FREE
+            },
+        },
+    );
+    let arena = Bump::new();
+    let mut toy = Toy::new(&arena, 1);
+    let x = toy.embed("x", 40);
+    toy.node(Op::Sample, &[x], &[], &[], &[]);
+    let options = crate::pass::Options {
+        attention_split: 64,
+        gates: crate::pass::Gates::Any,
+        gated_quantizes: true,
+    };
+    let (graph, _) = crate::pass::optimise(toy.finish(x), options).expect("a correct graph");
+    let ops: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(ops, ["embed", "sample"], "no pass takes an effect away");
+}
+
+#[test]
 fn products() {
     // Three rows of 64 × 96 in blocks of 34 bytes for 32; a unit computes 32 columns.
     check(

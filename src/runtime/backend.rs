@@ -5,6 +5,7 @@ use crate::cpu::{self, Cpu, CpuError};
 use crate::gpu::{self, Gpu, GpuError};
 use crate::hip::NodeKind;
 use crate::program::{Program, Step};
+use crate::sampler::{Rule, SamplerError};
 use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
@@ -34,6 +35,12 @@ pub trait Backend: Send {
 
     /// Bytes a second that this device reads from its memory, measured now.
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError>;
+
+    /// How the steps from now on choose the token after them.
+    fn set_rule(&self, rule: &Rule) -> Result<(), BackendError>;
+
+    /// The token for `position`, which a step that has been waited for chose.
+    fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, BackendError>;
 }
 
 /// A program recorded on a device.
@@ -45,6 +52,19 @@ pub trait Recording: Send {
 
     /// Runs the same program launch by launch, without the recording.
     fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError>;
+
+    /// Runs, or queues where the device has a queue, `steps` steps of one row: each with the token that
+    /// the one before it chose, at the position after it. Returns a mark to wait for.
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError>;
+
+    /// Waits for a mark.
+    fn wait(&mut self, mark: u64) -> Result<(), BackendError>;
+
+    /// Whether [`Recording::advance`] returns before its steps are done.
+    fn queues(&self) -> bool;
+
+    /// Brings the result of the last step that advanced to where [`Recording::result`] finds it.
+    fn fetch(&mut self) -> Result<(), BackendError>;
 
     /// Row `row` of the result of the last step: `[V]` logits.
     fn result(&self, row: usize) -> &[f32];
@@ -103,6 +123,17 @@ impl Backend for Cpu {
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {
         Ok(self.stream_bytes_per_second()?)
     }
+
+    fn set_rule(&self, rule: &Rule) -> Result<(), BackendError> {
+        self.chain().set_rule(rule);
+        Ok(())
+    }
+
+    fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, BackendError> {
+        let (of, token) = self.chain().chosen();
+        assert_eq!(of, position, "the token that was chosen last");
+        Ok(token)
+    }
 }
 
 impl Recording for cpu::Recording {
@@ -117,6 +148,23 @@ impl Recording for cpu::Recording {
 
     fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError> {
         Ok(self.run_eagerly(step)?)
+    }
+
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError> {
+        (0..steps).try_for_each(|_| self.advance(eager))?;
+        Ok(0)
+    }
+
+    fn wait(&mut self, _mark: u64) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn queues(&self) -> bool {
+        false
+    }
+
+    fn fetch(&mut self) -> Result<(), BackendError> {
+        Ok(())
     }
 
     fn result(&self, row: usize) -> &[f32] {
@@ -172,6 +220,14 @@ impl Backend for Gpu {
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {
         Ok(self.stream_bytes_per_second()?)
     }
+
+    fn set_rule(&self, rule: &Rule) -> Result<(), BackendError> {
+        Ok(self.set_rule(rule)?)
+    }
+
+    fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, BackendError> {
+        Ok(self.chosen(position)?)
+    }
 }
 
 impl Recording for gpu::Recording {
@@ -185,6 +241,22 @@ impl Recording for gpu::Recording {
 
     fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError> {
         Ok(self.run_eagerly(step)?)
+    }
+
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError> {
+        Ok(self.advance(steps, eager)?)
+    }
+
+    fn wait(&mut self, mark: u64) -> Result<(), BackendError> {
+        Ok(self.wait(mark)?)
+    }
+
+    fn queues(&self) -> bool {
+        true
+    }
+
+    fn fetch(&mut self) -> Result<(), BackendError> {
+        Ok(self.fetch()?)
     }
 
     fn result(&self, row: usize) -> &[f32] {

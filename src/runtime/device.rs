@@ -135,6 +135,7 @@ fn programs(
         let extent = Extent {
             rows,
             context,
+            kv_type: options.kv_type,
             logits,
         };
         Ok(compile(model, &arena, extent, target)?.program)

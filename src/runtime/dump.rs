@@ -122,7 +122,7 @@ impl<'d, 'a> Dump<'d, 'a> {
         let states = graph.states().iter().enumerate().map(|(index, state)| {
             json!({
                 "id": format!("s{index}"), "kind": format!("{:?}", state.kind).to_lowercase(),
-                "layer": state.layer, "dtype": "f16", "bytes": state.bytes(),
+                "layer": state.layer, "dtype": state.kv_type.name(), "bytes": state.bytes(),
                 "shape": [state.kv_heads, state.positions, state.head_size],
             })
         });

@@ -3,11 +3,13 @@
 //! [`compile()`] is the pipeline of the crate as one function of values: Graph, passes, Plan,
 //! Program. A [`Backend`] holds what the recordings of one model share on a device and records
 //! programs; [`Session`] compiles one decode step and one prompt chunk, has them recorded, and from
-//! then on only writes tokens and a position and replays.
+//! then on only replays: with tokens and a position it is given, or ([`Decode`]) with those that the
+//! device itself chose.
 
 mod backend;
 mod compile;
 mod contents;
+mod decode;
 mod device;
 mod dump;
 mod prefix;
@@ -17,6 +19,7 @@ mod session;
 pub use backend::{Backend, BackendError, Recording};
 pub use compile::{CompileError, Compiled, compile};
 pub use contents::{Contents, Profile, RecordedNode};
+pub use decode::Decode;
 pub use device::{DeviceChoice, UnknownDevice};
 pub use dump::{Format, Stage, dump};
 pub use session::{Part, Report, Session, SessionError, SessionOptions};

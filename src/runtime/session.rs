@@ -5,9 +5,11 @@ use super::compile::CompileError;
 use super::contents::{Contents, Profile, profile};
 use super::device::{DeviceChoice, Prepared, prepare};
 use crate::cpu::isa::Isa;
+use crate::graph::KvType;
 use crate::hip::Search;
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
+use crate::sampler::{Rule, SamplerError, Sampling};
 use std::ops::ControlFlow;
 use std::path::Path;
 use thiserror::Error;
@@ -25,6 +27,10 @@ pub enum SessionError {
     Token { token: u32, vocabulary: u32 },
     #[error("a prompt needs at least one token")]
     NoTokens,
+    #[error("no token is chosen: the sequence was changed after its last step")]
+    NothingChosen,
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
 }
 
 /// How a session is set up.
@@ -38,6 +44,8 @@ pub struct SessionOptions {
     pub threads: usize,
     /// `S`, positions of the cache.
     pub context: u32,
+    /// What the cache's elements are.
+    pub kv_type: KvType,
     /// Rows of a prompt chunk.
     pub chunk_rows: u32,
     /// Run every step launch by launch instead of replaying the recording.
@@ -57,6 +65,7 @@ impl Default for SessionOptions {
             drivers: Search::default(),
             threads: 1,
             context: 2048,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             logits: Logits::Last,
@@ -105,15 +114,19 @@ pub struct Report {
 
 /// A recorded model and the sequence it is in the middle of.
 pub struct Session {
-    decode: Box<dyn Recording>,
-    prompt: Box<dyn Recording>,
-    backend: Box<dyn Backend>,
-    options: SessionOptions,
-    position: u32,
+    pub(super) decode: Box<dyn Recording>,
+    pub(super) prompt: Box<dyn Recording>,
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) options: SessionOptions,
+    pub(super) position: u32,
     vocabulary: u32,
     /// The token at each filled position; as long as `position`, and never longer than the context.
     pub(super) tokens: Vec<u32>,
     prompt_rows: u64,
+    /// Whether the device's next step is at `position`, with the token that was chosen for it.
+    pub(super) linked: bool,
+    /// Which recording ran last, and which row of its result is the last token's.
+    pub(super) last: (Part, usize),
 }
 
 impl Session {
@@ -138,6 +151,8 @@ impl Session {
             tokens: Vec::with_capacity(options.context as usize),
             prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
+            linked: false,
+            last: (Part::Prompt, 0),
         })
     }
 
@@ -163,8 +178,20 @@ impl Session {
 
     /// Forgets the tokens from `position` on; nothing where the sequence is no longer than that.
     pub fn truncate(&mut self, position: u32) {
-        self.position = self.position.min(position);
-        self.tokens.truncate(position as usize);
+        if position < self.position {
+            self.position = position;
+            self.linked = false;
+            self.tokens.truncate(position as usize);
+        }
+    }
+
+    /// How the prompts and steps from now on choose the token after them. Greedy until this is called.
+    ///
+    /// # Errors
+    /// [`SamplerError::Setting`] names a setting outside its range.
+    pub fn set_sampling(&mut self, sampling: &Sampling) -> Result<(), SessionError> {
+        sampling.validate()?;
+        Ok(self.backend.set_rule(&Rule::new(sampling))?)
     }
 
     /// Runs the steps from now on launch by launch, or replays them. The bits are the same.
@@ -206,6 +233,7 @@ impl Session {
             position: self.position,
             tokens,
         };
+        self.linked = false;
         Ok(profile(self.recording(part), step, repetitions)?)
     }
 
@@ -223,8 +251,11 @@ impl Session {
             position: self.position,
             tokens: &[token],
         };
+        self.linked = false;
         run(&mut *self.decode, step, self.options.eager)?;
         self.append(&[token]);
+        self.linked = true;
+        self.last = (Part::Decode, 0);
         Ok(self.decode.result(0))
     }
 
@@ -237,6 +268,7 @@ impl Session {
         on_chunk: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<&[f32], SessionError> {
         self.check(tokens)?;
+        self.linked = false;
         let chunk_rows = self.prompt.program().rows as usize;
         let mut done = 0;
         let mut row = 0;
@@ -256,6 +288,9 @@ impl Session {
                 break;
             }
         }
+        // With every row's logits, none is chosen from.
+        self.linked = self.options.logits == Logits::Last;
+        self.last = (Part::Prompt, row);
         Ok(self.prompt.result(row))
     }
 
@@ -274,6 +309,7 @@ impl Session {
             "the session keeps only the last row's logits"
         );
         self.check(tokens)?;
+        self.linked = false;
         let chunk_rows = self.prompt.program().rows as usize;
         for (index, chunk) in tokens.chunks(chunk_rows).enumerate() {
             let step = Step {

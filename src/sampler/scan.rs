@@ -86,11 +86,6 @@ pub(super) fn first_equal(row: &[f32], value: f32) -> u32 {
     (start + within.expect("the maximum of a row occurs in it")) as u32
 }
 
-/// A token's weight: its probability at a temperature, up to the factor that makes the likeliest token's weight 1.
-pub(super) fn weight(logit: f32, max: f32, inverse_temperature: f64) -> f64 {
-    ((f64::from(logit) - f64::from(max)) * inverse_temperature).exp()
-}
-
 /// The room [`top_k`] needs in its list so that it never grows.
 pub(super) fn top_k_capacity(k: usize, vocab_size: usize) -> usize {
     k.saturating_mul(2).saturating_add(BLOCK).min(vocab_size)
@@ -125,21 +120,21 @@ pub(super) fn top_k(row: &[f32], k: usize, out: &mut Vec<Candidate>) {
     }
 }
 
-/// Collects every logit that is finite and not below `threshold`, in order of index.
-pub(super) fn at_least(row: &[f32], threshold: f64, out: &mut Vec<Candidate>) {
+/// Collects every token that weighs at least `lightest`, in order of index.
+pub(super) fn at_least(row: &[f32], weights: &[u64], lightest: u64, out: &mut Vec<Candidate>) {
     out.clear();
-    let all = (0u32..).zip(row.iter().copied());
-    out.extend(all.filter(|c| c.1 > f32::NEG_INFINITY && f64::from(c.1) >= threshold));
+    let all = (0u32..).zip(row).zip(weights);
+    out.extend(all.filter_map(|((token, &x), &w)| (w >= lightest).then_some((token, x))));
 }
 
 /// Sorts `list` and keeps its shortest prefix whose weights reach `target`; all of it if they never do, and at least
 /// one. Only as much as is kept gets sorted, to within a factor.
 pub(super) fn keep_prefix(
     list: &mut Vec<Candidate>,
-    weight: impl Fn(&Candidate) -> f64,
-    target: f64,
+    weight: impl Fn(&Candidate) -> u64,
+    target: u64,
 ) {
-    let (mut sorted, mut step, mut cumulative) = (0, 128, 0.0);
+    let (mut sorted, mut step, mut cumulative) = (0, 128, 0);
     while sorted < list.len() {
         let rest = &mut list[sorted..];
         let take = step.min(rest.len());

@@ -111,9 +111,6 @@ pub enum SamplerError {
         /// What it may be.
         allowed: &'static str,
     },
-    /// A sampler was asked for over no tokens at all.
-    #[error("cannot sample from an empty vocabulary")]
-    EmptyVocabulary,
     /// A row has the wrong number of logits.
     #[error("expected {expected} logits, found {found}")]
     Length {

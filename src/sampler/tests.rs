@@ -1,6 +1,43 @@
 //! Every cut and every draw against definitions written the slow way, in `f64`.
 
+use super::scan::Candidate;
 use super::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A text made of one row of logits over and over: the twin, with what it is told of the sequence.
+struct Text {
+    rule: Rule,
+    chooser: Chooser,
+    history: Vec<u32>,
+}
+
+impl Text {
+    fn new(settings: Sampling, vocabulary: usize) -> Text {
+        settings.validate().unwrap();
+        Text {
+            rule: Rule::new(&settings),
+            chooser: Chooser::new(vocabulary),
+            history: Vec::new(),
+        }
+    }
+
+    /// The token for the position after those that were accepted, without accepting it.
+    fn sample(&mut self, row: &[f32]) -> Result<u32, SamplerError> {
+        self.sample_at(row, self.history.len())
+    }
+
+    fn sample_at(&mut self, row: &[f32], position: usize) -> Result<u32, SamplerError> {
+        let recent = self.rule.window(&self.history, self.history.len());
+        let position = position as u32;
+        self.chooser
+            .choose(&self.rule, row, recent, position, &weigh)
+    }
+
+    fn accept(&mut self, token: u32) {
+        self.history.push(token);
+    }
+}
 
 /// Settings under which nothing is cut and every token can be drawn.
 fn open(seed: u64) -> Sampling {
@@ -25,7 +62,7 @@ fn logits(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The distribution [`Sampler`] promises, by full sorts and sums over everything.
+/// The distribution that is promised, by full sorts and sums over everything.
 fn distribution(s: &Sampling, row: &[f32]) -> Vec<f64> {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let p1 = |id: usize| (f64::from(row[id]) - f64::from(max)).exp();
@@ -59,10 +96,10 @@ fn distribution(s: &Sampling, row: &[f32]) -> Vec<f64> {
 fn check_distribution(name: &str, settings: Sampling, row: &[f32]) {
     const DRAWS: usize = 40_000;
     let expected = distribution(&settings, row);
-    let mut sampler = Sampler::new(settings, row.len()).unwrap();
+    let mut text = Text::new(settings, row.len());
     let mut seen = vec![0usize; row.len()];
-    for _ in 0..DRAWS {
-        seen[sampler.sample(row).unwrap() as usize] += 1;
+    for position in 0..DRAWS {
+        seen[text.sample_at(row, position).unwrap() as usize] += 1;
     }
     // Cells too rare for the χ² approximation are pooled into one.
     let (mut chi, mut cells, mut rare_p, mut rare_n) = (0.0, 0usize, 0.0, 0usize);
@@ -203,8 +240,8 @@ fn forbidden_tokens_are_never_drawn() {
 fn ties_keep_and_take_the_lowest_index() {
     let mut row = vec![1.0f32; 1000];
     let greedy = |row: &[f32]| {
-        let mut sampler = Sampler::new(Sampling::greedy(), row.len()).unwrap();
-        sampler.sample(row).unwrap()
+        let mut text = Text::new(Sampling::greedy(), row.len());
+        text.sample(row).unwrap()
     };
     assert_eq!(greedy(&row), 0);
     row[517] = 2.0;
@@ -251,7 +288,7 @@ fn repetition_penalty_divides_positive_and_multiplies_negative_logits_once() {
         ..Sampling::greedy()
     };
     let row = [3.0, 2.0, -1.0, 1.0];
-    let mut sampler = Sampler::new(settings, 4).unwrap();
+    let mut sampler = Text::new(settings, 4);
     assert_eq!(sampler.sample(&row), Ok(0));
     sampler.accept(0);
     sampler.accept(0);
@@ -275,8 +312,8 @@ fn repetition_penalty_divides_positive_and_multiplies_negative_logits_once() {
 fn a_seed_names_one_sequence() {
     let row: Vec<f32> = (0..500).map(|i| (i * 37 % 101) as f32 / 16.0).collect();
     let check = |settings: Sampling, expected: [u32; 12]| {
-        let mut sampler = Sampler::new(settings, row.len()).unwrap();
-        let drawn: [u32; 12] = std::array::from_fn(|_| sampler.sample(&row).unwrap());
+        let mut text = Text::new(settings, row.len());
+        let drawn: [u32; 12] = std::array::from_fn(|at| text.sample_at(&row, at).unwrap());
         assert_eq!(drawn, expected, "{settings:?}");
     };
     check(open(0), PLAIN_0);
@@ -315,7 +352,7 @@ fn the_generator_is_chacha8_keyed_by_the_seed() {
 fn bad_rows_are_errors_that_name_the_index() {
     for settings in [Sampling::greedy(), Sampling::default(), open(0)] {
         for count in [1usize, 16, 17, 100] {
-            let mut sampler = Sampler::new(settings, count).unwrap();
+            let mut sampler = Text::new(settings, count);
             for (index, value) in [
                 (0, f32::NAN),
                 (count - 1, f32::INFINITY),
@@ -358,7 +395,7 @@ fn bad_rows_are_errors_that_name_the_index() {
 #[test]
 fn settings_outside_their_range_are_errors_that_name_it() {
     let check = |settings: Sampling, message: &str| {
-        let error = Sampler::new(settings, 10).unwrap_err();
+        let error = settings.validate().unwrap_err();
         assert_eq!(error.to_string(), message);
     };
     let d = Sampling::default();
@@ -404,10 +441,6 @@ fn settings_outside_their_range_are_errors_that_name_it() {
             usize::MAX
         ),
     );
-    assert_eq!(
-        Sampler::new(d, 0).unwrap_err(),
-        SamplerError::EmptyVocabulary
-    );
 }
 
 #[test]
@@ -436,6 +469,7 @@ fn log_probabilities_are_those_of_an_f64_softmax() {
     assert!(top_logprobs(&[f32::NAN], 1, &mut out).is_err());
 }
 
+/// As in [`Chooser`]'s promise: everything is allocated once.
 #[test]
 fn nothing_grows_after_the_first_call() {
     let base = open(9);
@@ -458,20 +492,121 @@ fn nothing_grows_after_the_first_call() {
         },
     ];
     for settings in cases {
-        let mut sampler = Sampler::new(settings, 3001).unwrap();
-        let capacities = |s: &Sampler| {
-            let lists = (s.candidates.capacity(), s.sums.capacity());
-            (lists, s.recent.capacity(), s.penalised.capacity())
-        };
-        let before = capacities(&sampler);
+        let mut text = Text::new(settings, 3001);
+        let before = text.chooser.capacities();
         for seed in 0..20 {
             let mut row = logits(seed, 3001);
             if seed % 2 == 0 {
                 row.sort_by(f32::total_cmp);
             }
-            let token = sampler.sample(&row).unwrap();
-            sampler.accept(token);
+            let token = text.sample(&row).unwrap();
+            text.accept(token);
         }
-        assert_eq!(capacities(&sampler), before, "{settings:?}");
+        assert_eq!(text.chooser.capacities(), before, "{settings:?}");
+    }
+}
+
+/// Every choice against the definition as the module's page words it: full sorts, integers of 128 bits, and weights from
+/// an exponential of the standard library, which is a unit in the last place or so away. Where a boundary falls so near
+/// that this could decide, both sides are right.
+#[test]
+fn choices_are_those_of_the_definition() {
+    for seed in 0..400u64 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let count = [1, 5, 64, 700, 1500][rng.next_u32() as usize % 5];
+        let mut row = logits(seed, count);
+        match seed % 5 {
+            0 => row.iter_mut().for_each(|x| *x = (*x * 2.0).round() / 2.0),
+            1 => row
+                .iter_mut()
+                .step_by(3)
+                .for_each(|x| *x = f32::NEG_INFINITY),
+            2 => row.fill(1.5),
+            _ => {}
+        }
+        if row.iter().all(|&x| x == f32::NEG_INFINITY) {
+            row[0] = 0.0;
+        }
+        let one_of =
+            |rng: &mut ChaCha8Rng, from: &[f32]| from[rng.next_u32() as usize % from.len()];
+        let settings = Sampling {
+            temperature: one_of(&mut rng, &[0.1, 0.8, 1.0, 2.5]),
+            top_k: one_of(&mut rng, &[0.0, 1.0, 7.0, 40.0, 1200.0]) as u32,
+            top_p: one_of(&mut rng, &[0.0, 1e-7, 0.5, 0.95, 0.9999, 1.0]),
+            min_p: one_of(&mut rng, &[0.0, 1e-4, 0.05, 1.0]),
+            seed,
+            ..Sampling::default()
+        };
+        let mut text = Text::new(settings, count);
+        for position in 0..20 {
+            let token = text.sample_at(&row, position).unwrap();
+            let allowed = allowed(&settings, &row, position as u32);
+            assert!(
+                allowed.contains(&(token as usize)),
+                "seed {seed}, position {position}, {settings:?}: {token}, allowed {allowed:?}"
+            );
+        }
+    }
+}
+
+/// Tokens that the definition may mean, weights being known to 1e-6.
+fn allowed(s: &Sampling, row: &[f32], position: u32) -> Vec<usize> {
+    let unit = 1.0 - 2f64.powi(-64) * (word(s.seed, position) ^ u64::MAX) as f64;
+    [-1e-6, 0.0, 1e-6]
+        .into_iter()
+        .flat_map(|slack| {
+            let top_p = s.top_p * (1.0 + slack as f32);
+            let settings = Sampling { top_p, ..*s };
+            let p = distribution(&settings, row);
+            [-1e-6, 0.0, 1e-6].map(|nudge| {
+                let mut cumulative = 0.0;
+                let drawn = unit + nudge;
+                let hit = p.iter().position(|p| {
+                    cumulative += p;
+                    *p > 0.0 && cumulative > drawn
+                });
+                hit.or(p.iter().rposition(|&p| p > 0.0)).unwrap()
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn weights_are_the_exponential_to_seven_digits() {
+    assert_eq!(weight(3.0, 3.0, 0.7), ONE);
+    assert_eq!(weight(f32::NEG_INFINITY, 3.0, 0.7), 0);
+    assert_eq!(weight(-30.0, 3.0, 1.0), 0);
+    // The greatest inverse temperature leaves the likeliest token alone.
+    assert_eq!(weight(3.0, 3.0, f32::MAX), ONE);
+    assert_eq!(weight(2.999, 3.0, f32::MAX), 0);
+    let mut last = 0;
+    for step in 0..=27_000 {
+        let x = step as f32 / 1000.0 - 27.0;
+        let exact = f64::from(x).exp() * ONE as f64;
+        let found = weight(x, 0.0, 1.0);
+        let error = (found as f64 - exact).abs();
+        assert!(error <= 2e-7 * exact + 1.0, "{x}: {found}, exactly {exact}");
+        assert!(found >= last, "{x}: weights of these are in order");
+        last = found;
+    }
+}
+
+#[test]
+fn a_share_is_the_upper_half_of_a_product() {
+    assert_eq!(share(1 << 63, 10), 5);
+    assert_eq!(share(u64::MAX, 10), 9);
+    assert_eq!(share(0, u64::MAX), 0);
+    assert_eq!(share(u64::MAX, u64::MAX), u64::MAX - 1);
+}
+
+/// Position by position, and not in the order in which words are asked for.
+#[test]
+fn words_are_numbered() {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&77u64.to_le_bytes());
+    let mut rng = ChaCha8Rng::from_seed(key);
+    let words: Vec<u64> = (0..40).map(|_| rng.next_u64()).collect();
+    for position in [39, 0, 7, 8, 9, 31, 1] {
+        assert_eq!(word(77, position), words[position as usize]);
     }
 }

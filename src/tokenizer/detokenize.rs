@@ -1,6 +1,6 @@
 //! Tokens to text as they come, never half a character.
 
-use super::Tokenizer;
+use super::{SpacePrefix, Tokenizer};
 
 /// Turns tokens into text one by one.
 ///
@@ -40,7 +40,7 @@ impl<'t> Detokenizer<'t> {
     /// Declares that the tokens to come begin a text rather than continue one: a SentencePiece vocabulary that put a
     /// space before the text has it removed again.
     pub fn at_text_start(mut self) -> Detokenizer<'t> {
-        self.strip_space = self.tokenizer.add_space_prefix;
+        self.strip_space = self.tokenizer.space_prefix != SpacePrefix::Never;
         self
     }
 

@@ -46,9 +46,18 @@ use crate::loader::Metadata;
 use partition::{Fragment, Partition};
 use roles::{Defaults, Roles};
 use std::borrow::Cow;
+use tokenizers::NormalizedString;
 use vocabulary::{Kind, Pieces, Spelling, TokenList};
 
 const MODEL: &str = "tokenizer.ggml.model";
+
+/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it.
+pub const NFC: &str = "greta.tokenizer.nfc";
+/// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
+/// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
+pub const SPACE_PREFIX: &str = "greta.tokenizer.space_prefix";
+/// This program's own key (array of ids): tokens that end generation besides those that GGUF's keys name.
+pub const END_IDS: &str = "greta.tokenizer.end_token_ids";
 
 /// How a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +85,49 @@ enum Model {
     Scored(Box<spm::Scored>),
 }
 
+/// Where a SentencePiece vocabulary puts a space in front of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpacePrefix {
+    /// Nowhere.
+    Never,
+    /// At the beginning, and after every special token.
+    Always,
+    /// The same, unless a space is there.
+    AlwaysUnlessThere,
+    /// At the beginning, unless a space is there.
+    FirstUnlessThere,
+}
+
+impl SpacePrefix {
+    fn read(metadata: &Metadata) -> Result<SpacePrefix, TokenizerError> {
+        if metadata.bool("tokenizer.ggml.add_space_prefix")? == Some(false) {
+            return Ok(SpacePrefix::Never);
+        }
+        match metadata.str(SPACE_PREFIX)? {
+            None => Ok(SpacePrefix::Always),
+            Some("always") => Ok(SpacePrefix::AlwaysUnlessThere),
+            Some("first") => Ok(SpacePrefix::FirstUnlessThere),
+            Some(other) => Err(TokenizerError::Unsupported {
+                file: metadata.file().to_path_buf(),
+                key: SPACE_PREFIX,
+                found: other.to_owned(),
+                supported: "always, first".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether `text` gets one: the very first part of a text or not, behind a special token or not.
+    fn applies(self, text: &str, first: bool, after_special: bool) -> bool {
+        let there = || text.starts_with([' ', '▁']);
+        match self {
+            SpacePrefix::Never => false,
+            SpacePrefix::Always => first || after_special,
+            SpacePrefix::AlwaysUnlessThere => (first || after_special) && !there(),
+            SpacePrefix::FirstUnlessThere => first && !there(),
+        }
+    }
+}
+
 /// A model file's tokenizer.
 pub struct Tokenizer {
     model: Model,
@@ -83,7 +135,8 @@ pub struct Tokenizer {
     pieces: Pieces,
     kinds: Vec<Kind>,
     roles: Roles,
-    add_space_prefix: bool,
+    space_prefix: SpacePrefix,
+    nfc: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -149,12 +202,11 @@ impl Tokenizer {
         };
         let find = |text: &str| model.token_id(text);
         let roles = Roles::read(metadata, &mut list, find, &defaults)?;
-        let add_space_prefix = match model {
-            Model::ByteLevel(_) => false,
-            Model::Scored(_) => metadata
-                .bool("tokenizer.ggml.add_space_prefix")?
-                .unwrap_or(true),
+        let space_prefix = match model {
+            Model::ByteLevel(_) => SpacePrefix::Never,
+            Model::Scored(_) => SpacePrefix::read(metadata)?,
         };
+        let nfc = metadata.bool(NFC)?.unwrap_or(false);
         let strip = strips_right(metadata)?;
         Ok(Tokenizer {
             partition: Partition::new(&list, strip),
@@ -162,7 +214,8 @@ impl Tokenizer {
             kinds: list.kinds,
             model,
             roles,
-            add_space_prefix,
+            space_prefix,
+            nfc,
         })
     }
 
@@ -192,19 +245,19 @@ impl Tokenizer {
             out.extend(self.roles.bos);
         }
         // The space that SentencePiece puts before a text also goes between a special token and the text after it.
-        let mut after_special = true;
+        let mut place = Place::default();
         for fragment in self.partition.split(text, how.special) {
             let restored = match fragment {
                 Fragment::Text(text) => restore(text, stand_ins),
                 Fragment::Token(_) => None,
             };
             let Some(restored) = restored else {
-                self.encode_fragment(fragment, &mut after_special, &mut out)?;
+                self.encode_fragment(fragment, &mut place, &mut out)?;
                 continue;
             };
             // What is user-defined is recognised in every text, restored ones too.
             for fragment in self.partition.split(&restored, false) {
-                self.encode_fragment(fragment, &mut after_special, &mut out)?;
+                self.encode_fragment(fragment, &mut place, &mut out)?;
             }
         }
         if how.bos && self.roles.add_eos {
@@ -216,19 +269,36 @@ impl Tokenizer {
     fn encode_fragment(
         &self,
         fragment: Fragment<'_>,
-        after_special: &mut bool,
+        place: &mut Place,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         match (fragment, &self.model) {
             (Fragment::Token(id), _) => out.push(id),
-            (Fragment::Text(text), Model::ByteLevel(model)) => model.encode(text, out)?,
+            (Fragment::Text(text), Model::ByteLevel(model)) => {
+                model.encode(&self.normalized(text), out)?;
+            }
             (Fragment::Text(text), Model::Scored(model)) => {
-                let prefix = self.add_space_prefix && *after_special;
-                model.encode(text, prefix, self.roles.unknown, out)?;
+                let text = self.normalized(text);
+                let (first, after_special) = (!place.begun, place.after_special);
+                let prefix = self.space_prefix.applies(&text, first, after_special);
+                model.encode(&text, prefix, self.roles.unknown, out)?;
             }
         }
-        *after_special = matches!(fragment, Fragment::Token(_));
+        *place = Place {
+            begun: true,
+            after_special: matches!(fragment, Fragment::Token(_)),
+        };
         Ok(())
+    }
+
+    /// The text in the form in which it is encoded.
+    fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if !self.nfc || text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let mut normal = NormalizedString::from(text);
+        normal.nfc();
+        Cow::Owned(normal.get().to_owned())
     }
 
     /// The first character of `text` that encoding loses a part of, if any.
@@ -341,11 +411,23 @@ impl Tokenizer {
     }
 }
 
+/// Where in a text a fragment stands.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// Whether another fragment comes before it.
+    begun: bool,
+    /// Whether that is a special token.
+    after_special: bool,
+}
+
 /// `text` with stand-ins replaced by what they stand for; `None` if it has none.
 fn restore(text: &str, stand_ins: &[(char, char)]) -> Option<String> {
     let find = |c: char| stand_ins.iter().find(|pair| pair.0 == c);
-    text.contains(|c| find(c).is_some())
-        .then(|| text.chars().map(|c| find(c).map_or(c, |pair| pair.1)).collect())
+    text.contains(|c| find(c).is_some()).then(|| {
+        text.chars()
+            .map(|c| find(c).map_or(c, |pair| pair.1))
+            .collect()
+    })
 }
 
 impl Model {

@@ -3,8 +3,8 @@
 //! Files name few of their special tokens, and many mark them as ordinary text, so llama.cpp recognises some by their
 //! text. The lists here are its lists, because a file that ends its turns there must end them here.
 
-use super::TokenizerError;
 use super::vocabulary::{Kind, TokenList};
+use super::{END_IDS, TokenizerError};
 use crate::loader::Metadata;
 
 /// Texts that end a turn, in the order in which they are preferred as *the* end-of-turn token.
@@ -128,6 +128,18 @@ impl Roles {
         read("tokenizer.ggml.padding_token_id")?;
 
         let mut ends: Vec<u32> = [eos, eot, eom].into_iter().flatten().collect();
+        for id in metadata.u32s(END_IDS)?.unwrap_or_default() {
+            if id as usize >= count {
+                let (file, key) = (metadata.file().to_path_buf(), END_IDS);
+                return Err(TokenizerError::Id {
+                    file,
+                    key,
+                    id,
+                    count,
+                });
+            }
+            ends.push(id);
+        }
         for text in END_OF_TURN.iter().chain(END_OF_GENERATION) {
             if let Some(id) = find(text) {
                 list.kinds[id as usize] = Kind::Control;

@@ -30,7 +30,9 @@ impl Talks {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bench.command(args);
-        command.args(["--config", "c.toml", "--model"]).arg(&self.model);
+        command
+            .args(["--config", "c.toml", "--model"])
+            .arg(&self.model);
         command
     }
 
@@ -45,7 +47,10 @@ impl Talks {
 }
 
 fn start(mut command: Command) -> Child {
-    command.stdin(Stdio::piped()).spawn().expect("the binary starts")
+    command
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary starts")
 }
 
 fn interrupt(child: &Child) {
@@ -59,28 +64,40 @@ fn a_conversation_through_a_pipe() {
     let talks = Talks::new();
     let input = b"hello\n/stats\nonce \\\nupon\n/stats\n\n/bogus\n\"\"\"\n/reset\n\"\"\"\n/save a.json\n/reset\n/stats\nhello\n/exit\nnever\n";
     let ran = talks.say(&[], input);
-    ran.expect(0, &[
-        "unknown command /bogus; there are /system, /reset, /save, /load, /stats, /help, /exit",
-        // <|im_start|>uhello<|im_end|><|im_start|>a, a token a letter; then eight, the last of which is not computed.
-        "last prompt: 10 tokens, 0 reused, 10 computed",
-        "last answer: 8 tokens",
-        "ended by length",
-        "context: 17 of 256 tokens used, 239 free",
-        "conversation: 1 turns",
-        "conversation: 2 turns",
-        "saved to a.json",
-        "conversation: 0 turns",
-    ]);
+    ran.expect(
+        0,
+        &[
+            "unknown command /bogus; there are /system, /reset, /save, /load, /stats, /help, /exit",
+            // <|im_start|>uhello<|im_end|><|im_start|>a, a token a letter; then eight, the last of which is not computed.
+            "last prompt: 10 tokens, 0 reused, 10 computed",
+            "last answer: 8 tokens",
+            "ended by length",
+            "context: 17 of 256 tokens used, 239 free",
+            "conversation: 1 turns",
+            "conversation: 2 turns",
+            "saved to a.json",
+            "conversation: 0 turns",
+        ],
+    );
     // The second prompt begins with the first and its answer, as far as that was computed.
-    let reused = ran.stderr.lines().filter_map(|line| line.strip_prefix("last prompt: "));
+    let reused = ran
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("last prompt: "));
     let reused: Vec<&str> = reused.collect();
     assert!(reused[1].contains(" tokens, 17 reused, "), "{reused:?}");
     let saved = std::fs::read_to_string(talks.bench.path("a.json")).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
-    let contents: Vec<&str> = saved["messages"].as_array().unwrap().iter()
+    let contents: Vec<&str> = saved["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|message| message["content"].as_str().unwrap())
         .collect();
-    assert_eq!([contents[0], contents[2], contents[4]], ["hello", "once \nupon", "/reset"]);
+    assert_eq!(
+        [contents[0], contents[2], contents[4]],
+        ["hello", "once \nupon", "/reset"]
+    );
     // Standard output holds the answers and nothing else. After a reset the first answer comes again.
     let answers: Vec<&str> = [contents[1], contents[3], contents[5], contents[1]].to_vec();
     let lines = answers.iter().map(|answer| match answer.ends_with('\n') {
@@ -94,19 +111,29 @@ fn a_conversation_through_a_pipe() {
     let loaded = talks.say(&["--load", "a.json"], b"more\n/stats\n");
     loaded.expect(0, &["conversation: 4 turns"]);
     let whole = talks.say(&[], b"hello\nonce \\\nupon\n\"\"\"/reset\"\"\"\nmore\n");
-    assert!(whole.stdout.ends_with(&loaded.stdout), "{whole:?} {loaded:?}");
+    assert!(
+        whole.stdout.ends_with(&loaded.stdout),
+        "{whole:?} {loaded:?}"
+    );
 }
 
 #[test]
 fn one_turn_of_generate_is_the_first_of_a_chat() {
     let talks = Talks::new();
     let chat = talks.say(&["--system", "be the world"], b"hello there\n");
-    let args = ["generate", "hello there", "--chat", "--system", "be the world"];
+    let args = [
+        "generate",
+        "hello there",
+        "--chat",
+        "--system",
+        "be the world",
+    ];
     let one = Ran::of(talks.command(&args));
     assert_eq!(chat.expect(0, &[]).stdout, one.expect(0, &[]).stdout);
     let other = Ran::of(talks.command(&["generate", "hello there", "--chat"]));
     assert_ne!(one.stdout, other.stdout);
-    let spelled = "<|im_start|>sbe the world<|im_end|><|im_start|>uhello there<|im_end|><|im_start|>a";
+    let spelled =
+        "<|im_start|>sbe the world<|im_end|><|im_start|>uhello there<|im_end|><|im_start|>a";
     let spelled = Ran::of(talks.command(&["generate", spelled]));
     assert_eq!(one.stdout, spelled.stdout);
     let alone = Ran::of(talks.command(&["generate", "x", "--system", "s"]));
@@ -120,7 +147,9 @@ fn one_turn_of_generate_is_the_first_of_a_chat() {
 #[test]
 fn a_conversation_survives_what_goes_wrong() {
     let talks = Talks::new();
-    talks.bench.write("list.json", "[{\"role\": \"user\", \"content\": \"x\"}]");
+    talks
+        .bench
+        .write("list.json", "[{\"role\": \"user\", \"content\": \"x\"}]");
     let mut input = Vec::new();
     input.extend_from_slice(b"hello\nbad \xff byte\n/save /nowhere/at/all.json\n/save .\n/load none.json\n/load list.json\n");
     input.extend_from_slice(&[b"Z".repeat(300).as_slice(), b"\n"].concat());
@@ -145,16 +174,29 @@ fn a_conversation_survives_what_goes_wrong() {
 fn templates_that_do_not_fit_are_one_line() {
     let refusing = "{% for m in messages %}\n{% if m.role == 'system' %}{{ raise_exception('No system role!') }}{% endif %}{{ m.content }}{% endfor %}";
     let talks = Talks::with(refusing);
-    let message = "tokenizer.chat_template:2: the chat template refuses the conversation: No system role!";
-    talks.say(&["--system", "x"], b"hello\n").expect(3, &["talks.gguf: ", message]);
-    talks.say(&[], b"/system x\nhello\n/system\n").expect(0, &[message, "(no system message)"]);
+    let message =
+        "tokenizer.chat_template:2: the chat template refuses the conversation: No system role!";
+    talks
+        .say(&["--system", "x"], b"hello\n")
+        .expect(3, &["talks.gguf: ", message]);
+    talks
+        .say(&[], b"/system x\nhello\n/system\n")
+        .expect(0, &[message, "(no system message)"]);
     talks.bench.write("broken.jinja", "{{ messages\n[0 }}");
     let file = ["--template", "broken.jinja"];
-    talks.say(&file, b"").expect(3, &["broken.jinja:2: the chat template cannot be read: "]);
+    talks
+        .say(&file, b"")
+        .expect(3, &["broken.jinja:2: the chat template cannot be read: "]);
     let none = ["--template", "none.jinja"];
-    talks.say(&none, b"").expect(3, &["none.jinja: cannot read: No such file"]);
+    talks
+        .say(&none, b"")
+        .expect(3, &["none.jinja: cannot read: No such file"]);
     let unknown = ["--template", "chatmal"];
-    let parts = ["--template chatmal", "talks.gguf: loud", "chatml, llama2, llama3, mistral, gemma"];
+    let parts = [
+        "--template chatmal",
+        "talks.gguf: loud",
+        "chatml, llama2, llama3, mistral, gemma",
+    ];
     talks.say(&unknown, b"").expect(3, &parts);
     // The plain toy has no template; a built-in one helps.
     let without = |args: &[&str]| {
@@ -162,10 +204,23 @@ fn templates_that_do_not_fit_are_one_line() {
         command.arg("--model").arg(&talks.bench.model);
         Ran::of(command)
     };
-    let parts = ["no chat template", "--template FILE", "chatml, llama2, llama3, mistral, gemma"];
+    let parts = [
+        "no chat template",
+        "--template FILE",
+        "chatml, llama2, llama3, mistral, gemma",
+    ];
     without(&["chat"]).expect(3, &parts);
     without(&["generate", "x", "--chat"]).expect(3, &parts);
-    without(&["generate", "x", "--chat", "--template", "chatml", "--max-tokens", "2"]).expect(0, &[]);
+    without(&[
+        "generate",
+        "x",
+        "--chat",
+        "--template",
+        "chatml",
+        "--max-tokens",
+        "2",
+    ])
+    .expect(0, &[]);
 }
 
 #[test]
@@ -174,34 +229,82 @@ fn a_full_context_is_never_silent() {
     // A turn makes 14 tokens at least: five fit into 64 with the beginning of the next.
     let input = b"AAAA\nBBBB\nCCCC\nDDDD\nEEEE\n/stats\n";
     let stopped = talks.say(&["--ctx", "64", "--max-tokens", "9"], input);
-    stopped.expect(0, &["error: the conversation makes ", "the context holds 64: /reset, or start with --on-full slide"]);
+    stopped.expect(
+        0,
+        &[
+            "error: the conversation makes ",
+            "the context holds 64: /reset, or start with --on-full slide",
+        ],
+    );
     let slides = ["--ctx", "64", "--max-tokens", "9", "--on-full", "slide"];
     let slid = talks.say(&slides, input);
-    slid.expect(0, &["(context full: the oldest ", "forgotten; ", "conversation: 5 turns, "]);
+    slid.expect(
+        0,
+        &[
+            "(context full: the oldest ",
+            "forgotten; ",
+            "conversation: 5 turns, ",
+        ],
+    );
     assert!(!slid.stderr.contains("error"), "{slid:?}");
-    let hidden = slid.stderr.lines().filter(|line| line.starts_with("(context full"));
+    let hidden = slid
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("(context full"));
     assert!(hidden.count() >= 1);
     // Within an answer, and when even that is not enough.
     let long = ["--ctx", "48", "--max-tokens", "60", "--on-full", "slide"];
     let ran = talks.say(&long, b"A\nB\n/stats\n");
     ran.expect(0, &["(stopped: the context of 48 tokens is full"]);
     let keeping = ["--ctx", "64", "--on-full", "slide", "--keep", "63"];
-    talks.say(&keeping, b"").expect(3, &["--keep 63 leaves no room in a context of 64"]);
+    talks
+        .say(&keeping, b"")
+        .expect(3, &["--keep 63 leaves no room in a context of 64"]);
     // Plain texts go on as long as they are asked to.
-    let plain = ["generate", "once upon the time", "--ctx", "32", "--max-tokens", "100", "--format", "json"];
+    let plain = [
+        "generate",
+        "once upon the time",
+        "--ctx",
+        "32",
+        "--max-tokens",
+        "100",
+        "--format",
+        "json",
+    ];
     let ran = Ran::of(talks.command(&plain));
     assert_eq!(ran.expect(0, &[]).json()["finish_reason"], "context");
-    let ran = Ran::of(talks.command(&[&plain[..], &["--on-full", "slide", "--keep", "3"]].concat()));
-    let json = ran.expect(0, &["(context full: ", "after the first 3 dropped"]).json();
-    assert_eq!((json["finish_reason"].as_str(), json["tokens"].as_array().unwrap().len()), (Some("length"), 100));
+    let ran =
+        Ran::of(talks.command(&[&plain[..], &["--on-full", "slide", "--keep", "3"]].concat()));
+    let json = ran
+        .expect(0, &["(context full: ", "after the first 3 dropped"])
+        .json();
+    assert_eq!(
+        (
+            json["finish_reason"].as_str(),
+            json["tokens"].as_array().unwrap().len()
+        ),
+        (Some("length"), 100)
+    );
     let slides = json["slides"].as_u64().unwrap();
     assert!(slides >= 4, "{slides}");
     assert_eq!(ran.stderr.matches("(context full: ").count() as u64, slides);
     // A prompt that is too long is shortened and said to be.
     let long = "Z".repeat(100);
-    let args = ["generate", &long, "--ctx", "32", "--on-full", "slide", "--format", "json"];
+    let args = [
+        "generate",
+        &long,
+        "--ctx",
+        "32",
+        "--on-full",
+        "slide",
+        "--format",
+        "json",
+    ];
     let ran = Ran::of(talks.command(&args));
-    ran.expect(0, &["84 tokens after the first 0 dropped; 16 of 32 are left"]);
+    ran.expect(
+        0,
+        &["84 tokens after the first 0 dropped; 16 of 32 are left"],
+    );
 }
 
 #[test]
@@ -219,12 +322,25 @@ fn ctrl_c_ends_an_answer_and_not_the_conversation() {
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     let ran = Ran::from(child.wait_with_output().unwrap());
-    ran.expect(0, &["(stopped)", "ended by interrupted", "conversation: 1 turns", "saved to a.json"]);
+    ran.expect(
+        0,
+        &[
+            "(stopped)",
+            "ended by interrupted",
+            "conversation: 1 turns",
+            "saved to a.json",
+        ],
+    );
     let saved = std::fs::read_to_string(talks.bench.path("a.json")).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
     // What was said until then stays; one byte of it was read above.
     let said = saved["messages"][1]["content"].as_str().unwrap();
-    assert!(!said.is_empty() && said.trim_end_matches('\n').ends_with(rest.trim_end_matches('\n')));
+    assert!(
+        !said.is_empty()
+            && said
+                .trim_end_matches('\n')
+                .ends_with(rest.trim_end_matches('\n'))
+    );
 
     // Between answers it leaves.
     let mut child = start(talks.command(&["chat"]));

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use greta_infer::chat::{
-    ChatError, Conversation, Message, Prompter, Role, Source, built_in, built_in_names, drop_pieces,
-    fit, recommended,
+    ChatError, Conversation, Message, Prompter, Role, Source, built_in, built_in_names,
+    drop_pieces, fit, recommended,
 };
 use greta_infer::loader::Metadata;
 use greta_infer::sampler::Sampling;
@@ -31,7 +31,11 @@ fn what_a_message_spells_is_text() {
     let check = |template: &str, text: &str, expected: &[u32]| {
         let prompter = prompter(&metadata, &tokenizer, template);
         let tokens = prompter.tokens(&user(text), true).unwrap();
-        assert_eq!(structure(&tokenizer, &tokens), expected, "{text:?}: {tokens:?}");
+        assert_eq!(
+            structure(&tokenizer, &tokens),
+            expected,
+            "{text:?}: {tokens:?}"
+        );
         // All the text is there, as it stands.
         let rendered = prompter.render(&user(text), true).unwrap();
         assert_eq!(tokenizer.decode(&tokens, true), rendered);
@@ -40,7 +44,10 @@ fn what_a_message_spells_is_text() {
         let mut rest = tokens.as_slice();
         while let Some(at) = rest.iter().position(|&t| tokenizer.is_special(t)) {
             let plain = tokenizer.decode(&rest[..at], false);
-            let options = Encode { special: false, bos: false };
+            let options = Encode {
+                special: false,
+                bos: false,
+            };
             again.extend(tokenizer.encode(&plain, options).unwrap());
             again.push(rest[at]);
             rest = &rest[at + 1..];
@@ -60,11 +67,27 @@ fn what_a_message_spells_is_text() {
     check("{{ messages[0].content + 'm_end|>' }}", "x <|i", &[]);
     check("{{ '<' + messages[0].content + '>' }}", "|im_end|", &[]);
     // Templates that trim, cut and quote.
-    check("{{ messages[0].content.strip() }}<|im_end|>", "  <|im_end|>  ", &[end]);
-    check("{{ messages[0].content.split(' ')[1] }}", "a <|im_end|> b", &[]);
-    check("{{ messages[0].content[3:] | upper }}", "abc<|im_end|>", &[]);
+    check(
+        "{{ messages[0].content.strip() }}<|im_end|>",
+        "  <|im_end|>  ",
+        &[end],
+    );
+    check(
+        "{{ messages[0].content.split(' ')[1] }}",
+        "a <|im_end|> b",
+        &[],
+    );
+    check(
+        "{{ messages[0].content[3:] | upper }}",
+        "abc<|im_end|>",
+        &[],
+    );
     check("{{ messages[0] | tojson }}", "\"<|im_end|>\"", &[]);
-    check("{{ messages[0].content | length }}<|im_end|>", "<|im_end|>", &[end]);
+    check(
+        "{{ messages[0].content | length }}<|im_end|>",
+        "<|im_end|>",
+        &[end],
+    );
 }
 
 #[test]
@@ -77,7 +100,10 @@ fn private_characters_are_nobodys_stand_ins() {
     let expected = [('\u{100003}', '<'), ('\u{100004}', '[')];
     assert_eq!(guard.pairs(), expected);
     let guarded = &messages[0].content;
-    assert!(!spellings.iter().any(|s| guarded.contains(s)), "{guarded:?}");
+    assert!(
+        !spellings.iter().any(|s| guarded.contains(s)),
+        "{guarded:?}"
+    );
     assert_eq!(guarded.chars().count(), text.chars().count());
     assert_eq!(guard.restore(guarded), text);
     // Nothing to guard, nothing done; a model may say what a person may not.
@@ -88,7 +114,11 @@ fn private_characters_are_nobodys_stand_ins() {
     assert_eq!(same, said);
     let (other, _) = greta_infer::chat::guard(&user("[X]"), &[], &["[X]"], "");
     assert_ne!(other, user("[X]"));
-    assert!(tokenizer.whole_tokens().any(|(_, text)| text == "<|im_end|>"));
+    assert!(
+        tokenizer
+            .whole_tokens()
+            .any(|(_, text)| text == "<|im_end|>")
+    );
 }
 
 #[test]
@@ -126,11 +156,19 @@ fn an_answer_ends_where_the_template_ends_it() {
     };
     check(TEMPLATE, &["<|im_end|>"], &[]);
     check(built_in("chatml").unwrap(), &["<|im_end|>"], &[]);
-    check("{% for m in messages %}{{ m.content }}\n<|im_start|>{% endfor %}", &["<|im_start|>"], &[]);
+    check(
+        "{% for m in messages %}{{ m.content }}\n<|im_start|>{% endfor %}",
+        &["<|im_start|>"],
+        &[],
+    );
     // This vocabulary has no such tokens, so a model can only spell them.
     check(built_in("gemma").unwrap(), &[], &["<end_of_turn>"]);
     check(built_in("llama3").unwrap(), &[], &["<|eot_id|>"]);
-    check("{% for m in messages %}{{ m.content }} then{% endfor %}", &[], &[]);
+    check(
+        "{% for m in messages %}{{ m.content }} then{% endfor %}",
+        &[],
+        &[],
+    );
     check("{{ raise_exception('no') }}", &[], &[]);
 }
 
@@ -141,7 +179,12 @@ fn templates_are_found_by_name() {
     let find = |name: Option<&str>| Source::find(&metadata, name).unwrap();
     assert_eq!(find(None).unwrap().text, TEMPLATE);
     let loud = find(Some("loud")).unwrap();
-    assert!(loud.name.ends_with("talks.gguf: tokenizer.chat_template.loud"), "{}", loud.name);
+    assert!(
+        loud.name
+            .ends_with("talks.gguf: tokenizer.chat_template.loud"),
+        "{}",
+        loud.name
+    );
     assert_eq!(find(Some("none.jinja")), None);
     for name in built_in_names().split(", ") {
         let source = find(Some(name)).unwrap();
@@ -149,12 +192,20 @@ fn templates_are_found_by_name() {
         let prompter = Prompter::new(&metadata, &tokenizer, &source, None, now()).unwrap();
         let mut conversation = Conversation::new(Some("Be brief.".into()));
         conversation.push("Hi".into(), "Hello".into());
-        let text = prompter.render(&conversation.messages(Some("Bye")), true).unwrap();
+        let text = prompter
+            .render(&conversation.messages(Some("Bye")), true)
+            .unwrap();
         let parts = ["Be brief.", "Hi", "Hello", "Bye"].map(|part| text.find(part).unwrap());
         assert!(parts.is_sorted(), "{text}");
     }
-    let none = Source::find(&Metadata::new("bare.gguf"), None).unwrap_err().to_string();
-    for part in ["bare.gguf", "--template", "chatml, llama2, llama3, mistral, gemma"] {
+    let none = Source::find(&Metadata::new("bare.gguf"), None)
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "bare.gguf",
+        "--template",
+        "chatml, llama2, llama3, mistral, gemma",
+    ] {
         assert!(none.contains(part), "{none}");
     }
 }
@@ -171,16 +222,38 @@ fn failures_name_the_template_and_its_line() {
         let rendered = Prompter::new(&metadata, &tokenizer, &source, None, now())
             .and_then(|prompter| prompter.tokens(&user("x"), true));
         let error = rendered.unwrap_err().to_string();
-        assert!(error.starts_with(expected) && !error.contains('\n'), "{error}");
+        assert!(
+            error.starts_with(expected) && !error.contains('\n'),
+            "{error}"
+        );
     };
     let refuses = "the chat template refuses the conversation";
-    check("a\n{{ raise_exception('Only two\nroles!') }}", &format!("t.jinja:2: {refuses}: Only two"));
-    check("{% macro m() %}{{ raise_exception('deep') }}{% endmacro %}\n{{ m() }}", "t.jinja:");
-    check("\n\n{% if %}", "t.jinja:3: the chat template cannot be read: ");
-    check("{{ messages[0].x.y }}", "t.jinja:1: the chat template fails: ");
-    check("{{ strftime_now('%!') }}", "t.jinja:1: the chat template fails: ");
-    check("{{ messages | frobnicate }}", "t.jinja:1: the chat template ");
-    let endless = "{% macro m(n) %}{% for i in range(9999) %}{{ m(n) }}{% endfor %}{% endmacro %}{{ m(1) }}";
+    check(
+        "a\n{{ raise_exception('Only two\nroles!') }}",
+        &format!("t.jinja:2: {refuses}: Only two"),
+    );
+    check(
+        "{% macro m() %}{{ raise_exception('deep') }}{% endmacro %}\n{{ m() }}",
+        "t.jinja:",
+    );
+    check(
+        "\n\n{% if %}",
+        "t.jinja:3: the chat template cannot be read: ",
+    );
+    check(
+        "{{ messages[0].x.y }}",
+        "t.jinja:1: the chat template fails: ",
+    );
+    check(
+        "{{ strftime_now('%!') }}",
+        "t.jinja:1: the chat template fails: ",
+    );
+    check(
+        "{{ messages | frobnicate }}",
+        "t.jinja:1: the chat template ",
+    );
+    let endless =
+        "{% macro m(n) %}{% for i in range(9999) %}{{ m(n) }}{% endfor %}{% endmacro %}{{ m(1) }}";
     check(endless, "t.jinja:1: the chat template fails: ");
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
     check(endless, "t.jinja:1: the chat template fails: ");
@@ -198,15 +271,24 @@ fn conversations_are_saved_and_read_again() {
     assert_eq!((read.system.as_deref(), read.turns().len()), (None, 1));
     let check = |text: &str, part: &str| {
         let error = Conversation::from_json(text).unwrap_err();
-        assert!(matches!(error, ChatError::Saved(_)) && error.to_string().contains(part), "{error}");
+        assert!(
+            matches!(error, ChatError::Saved(_)) && error.to_string().contains(part),
+            "{error}"
+        );
     };
     check("", "EOF");
     check("[1]", "line 1");
     check(r#"{"messages":[],"more":1}"#, "more");
     check(r#"[{"role":"tool","content":"a"}]"#, "tool");
     check(r#"[{"role":"user","content":"a"}]"#, "no answer");
-    check(r#"[{"role":"assistant","content":"a"}]"#, "message 0: expected the user's, found assistant");
-    check(r#"[{"role":"user","content":"a"},{"role":"system","content":"b"}]"#, "message 1: expected the assistant's");
+    check(
+        r#"[{"role":"assistant","content":"a"}]"#,
+        "message 0: expected the user's, found assistant",
+    );
+    check(
+        r#"[{"role":"user","content":"a"},{"role":"system","content":"b"}]"#,
+        "message 1: expected the assistant's",
+    );
 }
 
 #[test]
@@ -221,21 +303,39 @@ fn the_oldest_turns_go_first() {
         (0..turns).for_each(|_| conversation.push("AB".into(), "CD".into()));
         conversation
     };
-    let check = |turns: usize, said: usize, context: usize, keep: usize, expected: Option<(usize, usize)>| {
+    let check = |turns: usize,
+                 said: usize,
+                 context: usize,
+                 keep: usize,
+                 expected: Option<(usize, usize)>| {
         let mut conversation = talk(turns);
         let said = vec![5; said];
         let fitted = fit(&prompter, &mut conversation, "xy", &said, context, keep).unwrap();
-        let found = fitted.as_ref().map(|fitted| (fitted.hidden, fitted.tokens.len()));
-        assert_eq!(found, expected, "{turns} turns, {said:?} said, {context}, keep {keep}");
+        let found = fitted
+            .as_ref()
+            .map(|fitted| (fitted.hidden, fitted.tokens.len()));
+        assert_eq!(
+            found, expected,
+            "{turns} turns, {said:?} said, {context}, keep {keep}"
+        );
         let Some(fitted) = fitted else {
-            assert_eq!(conversation, talk(turns), "nothing changes where nothing helps");
+            assert_eq!(
+                conversation,
+                talk(turns),
+                "nothing changes where nothing helps"
+            );
             return;
         };
         assert_eq!(conversation.hidden(), fitted.hidden);
-        let mut again = prompter.tokens(&conversation.messages(Some("xy")), true).unwrap();
+        let mut again = prompter
+            .tokens(&conversation.messages(Some("xy")), true)
+            .unwrap();
         again.extend_from_slice(&said);
         assert_eq!(fitted.tokens, again);
-        assert_eq!(fitted.tokens[..4], prompter.tokens(&conversation.beginning(0), false).unwrap());
+        assert_eq!(
+            fitted.tokens[..4],
+            prompter.tokens(&conversation.beginning(0), false).unwrap()
+        );
     };
     check(0, 0, 100, 0, Some((0, 11)));
     check(3, 0, 42, 0, Some((0, 41)));
@@ -261,7 +361,11 @@ fn the_oldest_turns_go_first() {
 fn half_of_a_text_goes() {
     let tokens: Vec<u32> = (0..10).collect();
     let check = |keep: usize, context: usize, expected: &[u32]| {
-        assert_eq!(drop_pieces(&tokens, keep, context), expected, "{keep} of {context}");
+        assert_eq!(
+            drop_pieces(&tokens, keep, context),
+            expected,
+            "{keep} of {context}"
+        );
     };
     check(0, 10, &[5, 6, 7, 8, 9]);
     check(1, 9, &[0, 6, 7, 8, 9]);

@@ -81,7 +81,10 @@ fn templates_render_as_in_transformers() {
             let rendered = template.render(messages, variables);
             compared += 1;
             if let Some(problem) = difference(case, &rendered) {
-                wrong.push(format!("{name}, conversation {}: {problem}", case.conversation));
+                wrong.push(format!(
+                    "{name}, conversation {}: {problem}",
+                    case.conversation
+                ));
             }
         }
     }
@@ -94,19 +97,27 @@ fn difference(case: &Case, rendered: &Result<String, ChatError>) -> Option<Strin
     match (&case.text, rendered) {
         (Some(expected), Ok(text)) if expected == text => None,
         (Some(expected), Ok(found)) => {
-            let same = expected.chars().zip(found.chars()).take_while(|(a, b)| a == b);
+            let same = expected
+                .chars()
+                .zip(found.chars())
+                .take_while(|(a, b)| a == b);
             let from = same.map(|(c, _)| c.len_utf8()).sum::<usize>();
             let part = |text: &str| text[from..].chars().take(60).collect::<String>();
             let (expected, found) = (part(expected), part(found));
-            Some(format!("from byte {from} on expected {expected:?}, found {found:?}"))
+            Some(format!(
+                "from byte {from} on expected {expected:?}, found {found:?}"
+            ))
         }
         (Some(_), Err(error)) => Some(error.to_string()),
         // What the template says itself is said in its own words; what the engine says is the engine's affair.
         (None, Err(ChatError::Raised { message, line, .. })) => {
             let expected = case.error.as_ref();
-            (expected != Some(message) || *line == 0).then(|| format!("found {message:?} at {line}"))
+            (expected != Some(message) || *line == 0)
+                .then(|| format!("found {message:?} at {line}"))
         }
-        (None, Err(ChatError::Render { .. })) if case.kind.as_deref() != Some("TemplateError") => None,
+        (None, Err(ChatError::Render { .. })) if case.kind.as_deref() != Some("TemplateError") => {
+            None
+        }
         (None, found) => Some(format!("expected {:?}, found {found:?}", case.error)),
     }
 }

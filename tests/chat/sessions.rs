@@ -6,7 +6,7 @@ use greta_infer::generate::{Finish, Full, Generation, Generator, Settings};
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
-use greta_infer::sampler::{Sampler, Sampling};
+use greta_infer::sampler::Sampling;
 use greta_infer::tokenizer::Tokenizer;
 
 use crate::support::compare::assert_close;
@@ -48,7 +48,10 @@ fn prompt(session: &mut Session, prompt: &[u32], kept: usize) -> Vec<f32> {
     let go_on = &mut |_| ControlFlow::Continue(());
     let logits = session.prefill(&prompt[kept..], go_on).unwrap().to_vec();
     assert_eq!(session.tokens(), prompt);
-    assert_eq!(session.report().prompt_rows - before, (prompt.len() - kept) as u64);
+    assert_eq!(
+        session.report().prompt_rows - before,
+        (prompt.len() - kept) as u64
+    );
     logits
 }
 
@@ -84,11 +87,17 @@ fn a_prompt_computes_only_what_is_new() {
     check(session, &tokens, 15);
     // An error leaves what is held and what is known of it together.
     assert!(session.step(100_000).is_err());
-    assert!(session.prefill(&[1; 25], &mut |_| ControlFlow::Continue(())).is_err());
+    assert!(
+        session
+            .prefill(&[1; 25], &mut |_| ControlFlow::Continue(()))
+            .is_err()
+    );
     assert_eq!(session.tokens(), tokens);
     // So does an interruption after the first chunk.
     session.reset();
-    session.prefill(&tokens, &mut |_| ControlFlow::Break(())).unwrap();
+    session
+        .prefill(&tokens, &mut |_| ControlFlow::Break(()))
+        .unwrap();
     assert_eq!((session.tokens(), session.position()), (&tokens[..8], 8));
     check(session, &tokens, 8);
 }
@@ -99,8 +108,7 @@ fn generate(
     max_tokens: usize,
     on_full: Option<&mut dyn FnMut(Full<'_>) -> Option<Vec<u32>>>,
 ) -> (Generation, String) {
-    let vocabulary = opened.session.vocabulary() as usize;
-    let sampler = Sampler::new(Sampling::greedy(), vocabulary).unwrap();
+    let sampling = Sampling::greedy();
     let settings = Settings {
         max_tokens,
         ignore_eos: true,
@@ -117,7 +125,7 @@ fn generate(
         None => &mut never,
     };
     let mut generator =
-        Generator::new(&mut opened.session, &opened.tokenizer, sampler, settings).on_full(on_full);
+        Generator::new(&mut opened.session, &opened.tokenizer, sampling, settings).on_full(on_full);
     let generation = generator.run(prompt, &|| false, &mut on_text).unwrap();
     (generation, text)
 }
@@ -127,7 +135,10 @@ fn a_second_turn_reuses_the_first() {
     let mut opened = open(64);
     let tokens = opened.toy.tokens(5, 12);
     let (first, _) = generate(&mut opened, &tokens, 8, None);
-    assert_eq!((first.reused, first.tokens.len(), first.finish), (0, 8, Finish::Length));
+    assert_eq!(
+        (first.reused, first.tokens.len(), first.finish),
+        (0, 8, Finish::Length)
+    );
     // The newest token was chosen but not computed.
     let mut longer = tokens.clone();
     longer.extend_from_slice(&first.tokens);
@@ -149,18 +160,39 @@ fn a_full_context_goes_on_from_the_sequence_that_is_asked_for() {
         assert_eq!(full.held.len(), 32);
         seen.push((full.held.to_vec(), full.generated.len()));
         let newest = full.generated.last().copied();
-        Some(full.held[..4].iter().chain(&full.held[20..]).copied().chain(newest).collect())
+        Some(
+            full.held[..4]
+                .iter()
+                .chain(&full.held[20..])
+                .copied()
+                .chain(newest)
+                .collect(),
+        )
     };
     let (generation, text) = generate(&mut opened, &tokens, 50, Some(&mut on_full));
     // 20 held: 12 steps and a 13th token; then 17 held, and 15 steps until it is full again.
     let at: Vec<usize> = seen.iter().map(|(_, generated)| *generated).collect();
     assert_eq!(at, [13, 29, 45]);
-    assert_eq!((generation.slides, generation.tokens.len(), generation.finish), (3, 50, Finish::Length));
-    let steps: Vec<_> = generation.steps.iter().map(|range| (range.start, range.end)).collect();
+    assert_eq!(
+        (
+            generation.slides,
+            generation.tokens.len(),
+            generation.finish
+        ),
+        (3, 50, Finish::Length)
+    );
+    let steps: Vec<_> = generation
+        .steps
+        .iter()
+        .map(|range| (range.start, range.end))
+        .collect();
     assert_eq!(steps, [(20, 32), (17, 32), (17, 32), (17, 21)]);
     let mut detokenizer = opened.tokenizer.detokenizer();
     let mut whole = String::new();
-    generation.tokens.iter().for_each(|&token| whole.push_str(detokenizer.push(token)));
+    generation
+        .tokens
+        .iter()
+        .for_each(|&token| whole.push_str(detokenizer.push(token)));
     assert_eq!(text, whole + detokenizer.finish());
     // What was computed after the gap is what a fresh session computes for the same tokens.
     let held = opened.session.tokens().to_vec();
@@ -175,7 +207,14 @@ fn a_full_context_ends_a_text_that_nobody_shortens() {
     let mut opened = open(32);
     let tokens = opened.toy.tokens(7, 30);
     let (generation, _) = generate(&mut opened, &tokens, 50, None);
-    assert_eq!((generation.finish, generation.tokens.len(), generation.slides), (Finish::Context, 3, 0));
+    assert_eq!(
+        (
+            generation.finish,
+            generation.tokens.len(),
+            generation.slides
+        ),
+        (Finish::Context, 3, 0)
+    );
     // An answer that is no sequence ends it as well.
     for wrong in [Vec::new(), vec![1; 33]] {
         let mut on_full = |_: Full<'_>| Some(wrong.clone());

@@ -20,7 +20,10 @@ pub fn write(folder: &Path, template: &str) -> PathBuf {
     let toy = Recipe::of(Format::by_name("Q8_0")).build();
     toy.gguf()
         .meta_str("tokenizer.chat_template", template)
-        .meta_str("tokenizer.chat_template.loud", "{{ messages[-1].content.upper() }}")
+        .meta_str(
+            "tokenizer.chat_template.loud",
+            "{{ messages[-1].content.upper() }}",
+        )
         .meta_strings("tokenizer.chat_templates", &["loud".to_string()])
         .write(&path);
     path
@@ -35,11 +38,7 @@ pub fn open(path: &Path) -> (Metadata, Tokenizer) {
 }
 
 /// A prompter with a template of its own.
-pub fn prompter<'t>(
-    metadata: &Metadata,
-    tokenizer: &'t Tokenizer,
-    template: &str,
-) -> Prompter<'t> {
+pub fn prompter<'t>(metadata: &Metadata, tokenizer: &'t Tokenizer, template: &str) -> Prompter<'t> {
     let source = Source {
         name: "test".to_string(),
         text: template.to_string(),

@@ -3,6 +3,7 @@
 use super::model::open;
 use super::runner::search;
 use crate::support::compare::{assert_as_near, assert_same_bits};
+use crate::support::decode;
 use crate::support::oracle::Rounding;
 use crate::support::toy::{Recipe, recipes};
 use greta_infer::gpu::Found;
@@ -99,6 +100,18 @@ pub fn replay_is_eager(found: &Found) {
         assert_eq!((report.replays, report.eager_steps), (steps, 0));
         assert_eq!(report.prompt_replays, 2 * prompt.div_ceil(8) as u64);
         assert_eq!(eager.report().replays, 0);
+    }
+}
+
+pub fn decoding_is_stepping(found: &Found) {
+    for recipe in [recipes()[0], recipes()[3]] {
+        let (toy, model) = open(recipe);
+        let mut session = session(&model, &options(found));
+        let (before, prompt) = (session.report(), toy.tokens(18, 11));
+        decode::decoding_is_stepping(&mut session, &prompt, &recipe.describe());
+        let after = session.report();
+        assert_eq!(after.graph_fallback, None);
+        assert!(after.replays > before.replays);
     }
 }
 

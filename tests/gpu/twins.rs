@@ -8,6 +8,7 @@ use crate::support::toy::{Recipe, recipes};
 use bumpalo::Bump;
 use greta_infer::cpu::{self, Cpu, isa::Isa};
 use greta_infer::gpu::{self, Found, Gpu};
+use greta_infer::graph::{KvType, Op};
 use greta_infer::hip::NodeKind;
 use greta_infer::model::{Extent, Logits, Model};
 use greta_infer::program::{Program, Step, Target};
@@ -23,13 +24,14 @@ struct Twins {
     gpu: Gpu,
     recording: gpu::Recording,
     program: Program,
-    _cpu: Cpu,
+    host: Cpu,
 }
 
 fn program(model: &Model, found: &Found, rows: u32, context: u32, logits: Logits) -> Program {
     let arena = Bump::new();
     let wave = found.info.wave;
     let extent = Extent {
+        kv_type: KvType::F16,
         rows,
         context,
         logits,
@@ -62,7 +64,7 @@ fn twins(model: &Model, found: &Found, program: Program) -> Twins {
         gpu,
         recording,
         program,
-        _cpu: cpu,
+        host: cpu,
     }
 }
 
@@ -121,6 +123,12 @@ fn check_step(twins: &mut Twins, step: Step<'_>, judge: &mut Judge, place: &str)
             let gpu = twins.gpu.read_state(&program, state.index());
             let gpu = gpu.unwrap_or_else(|e| panic!("{e}"));
             judge.caches(launch, &cpu, &gpu, before, &place);
+        }
+        if launch.op == Op::Sample {
+            // From the same logits the same token, whatever the distance of others is.
+            let (at, token) = twins.host.chain().chosen();
+            let told = twins.gpu.chosen(at).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!((at, told), (seen as u32, token), "{place}");
         }
         // Nothing but the live rows of its outputs may have changed.
         let mut allowed = vec![false; before.len()];

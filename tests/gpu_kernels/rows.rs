@@ -7,6 +7,7 @@ use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::gpu::geometry;
+use greta_infer::hip::DeviceBuffer;
 
 /// A value [rows, cols] with rows padded to 64 bytes of NaN, as the arena has them; and its stride.
 fn padded(rows: &[Vec<f32>]) -> (Vec<f32>, u32) {
@@ -363,32 +364,40 @@ pub fn rope(bench: &Bench) {
     }
 }
 
-pub fn argmax(bench: &Bench) {
-    let mut rng = Rng::new(9);
-    for n in [1usize, 5, 1000, 4096, 32_003] {
-        let check = |logits: &[f32], want: u32, what: &str| {
-            let (x, token) = (bench.floats(logits), bench.nans(1));
-            bench.launch("argmax", geometry::argmax(), args![&x, n as u32, &token]);
-            assert_eq!(bench.read(&token), want.to_le_bytes(), "{what} of {n}");
-        };
-        let mut x = normal(&mut rng, n);
-        let (a, b) = (rng.below(n), rng.below(n));
-        (x[a], x[b]) = (100.0, 100.0);
-        check(&x, a.min(b) as u32, "a tie");
-        check(&vec![f32::NEG_INFINITY; n], 0, "nothing but -inf");
-        x[n - 1] = f32::NAN;
-        check(&x, u32::MAX, "NaN");
-    }
-}
-
 pub fn step_and_stream(bench: &Bench) {
-    let (from, to) = (bench.step(17, 70), bench.nans(74));
+    let words = |buffer: &DeviceBuffer| -> Vec<u32> {
+        let bytes = bench.read(buffer);
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| u32::from_le_bytes(*b))
+            .collect()
+    };
+    // 66 of 70 rows are live.
+    let mut step: Vec<u32> = vec![17, 66, 0, 0];
+    step.extend((0..70).map(|r| 500 + r));
+    let bytes: Vec<u8> = step.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let (from, to, history) = (bench.bytes(&bytes), bench.nans(74), bench.nans(17 + 66 + 3));
     bench.launch(
         "step_fetch",
         geometry::step_fetch(),
-        args![&from, &to, 70u32],
+        args![&from, &to, 70u32, &history],
     );
-    assert_eq!(bench.read(&to), bench.read(&from));
+    assert_eq!(words(&to), step);
+    let noted = words(&history);
+    assert_eq!(noted[17..83], step[4..70]);
+    assert!(
+        noted[..17]
+            .iter()
+            .chain(&noted[83..])
+            .all(|&w| w == u32::MAX)
+    );
+    let (step, history) = (bench.nans(5), bench.nans(9));
+    let args = args![&step, 7u32, 4321u32, &history];
+    bench.launch("step_set", geometry::step_set(), args);
+    assert_eq!(words(&step), [7, 1, u32::MAX, u32::MAX, 4321]);
+    assert_eq!(words(&history)[6..], [u32::MAX, 4321, u32::MAX]);
     let mut rng = Rng::new(10);
     for bytes in [16usize, 4096, 16 * 30_001] {
         let data: Vec<u8> = (0..bytes).map(|_| rng.byte()).collect();

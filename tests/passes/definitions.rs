@@ -5,7 +5,7 @@
 use crate::support::rng::Rng;
 use bumpalo::Bump;
 use greta_infer::dtype::DType;
-use greta_infer::graph::Graph;
+use greta_infer::graph::{Graph, KvType};
 use greta_infer::model::{Definition, Extent, Hyperparameters, Logits, build};
 use std::fmt::Write;
 
@@ -136,8 +136,10 @@ pub fn random(rng: &mut Rng) -> Toy {
         rope_position_scale: 0.5,
         embedding_scale: 1.5,
         window: Some(1 + rng.below(6) as u32),
+        ..Hyperparameters::default()
     };
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: [1, 1, 4][rng.below(3)],
         context: 12,
         logits: [Logits::Last, Logits::All][rng.below(2)],

@@ -183,6 +183,8 @@ impl<'g, 'a> Interpreter<'g, 'a> {
             Op::Scale { by } => pairs(&inputs[0], &inputs[0], &|x, _| x * f64::from(by)),
             Op::Quantize => inputs.swap_remove(0),
             Op::LastRow => vec![inputs[0].last().expect("a live row").clone()],
+            // Which token follows is no number of this step.
+            Op::Sample => return Vec::new(),
             Op::Rope {
                 head_size,
                 dims,

@@ -3,6 +3,8 @@
 
 pub mod command;
 pub mod compare;
+pub mod decode;
+pub mod family;
 pub mod gguf_writer;
 pub mod oracle;
 pub mod rng;

@@ -18,6 +18,8 @@ JSON of --stage recorded (null where nothing was measured or it is not known):
 const BENCH_KEYS: &str = "\
 JSON, besides what the table shows:
   runs     [{prompt_tokens_per_s, decode_tokens_per_s}]
+  first_tokens  [{prompt_tokens, ms, tokens_per_s, limit_ms, limit_percent}]; the limit is the time in which
+           the device reads every weight once; ms is null where a prompt would take too long
   compare  {replay, eager, ratio, stream_gb_per_s, contexts}; ratio is eager's median step over replay's
     replay, eager  {steps, step_ms_p50, step_ms_p90, step_ms_p99, tokens_per_s, launches_per_step,
                    launch_calls_per_step, host_us_per_step, host_us_per_launch, nodes, replays,

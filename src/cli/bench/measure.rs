@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::super::args::BenchArgs;
 use super::super::error::CliError;
+use crate::cpu::clock::process_time;
 use crate::generate::hash_logits;
 use crate::runtime::Session;
-use crate::sampler::Sampler;
 
 /// One run's measurements.
 pub struct Run {
@@ -17,41 +17,45 @@ pub struct Run {
     pub replays: u64,
     pub eager_steps: u64,
     pub launch_us: Option<f64>,
+    /// Processor time of the host in all, where the host does not compute.
+    pub host: Option<Duration>,
     pub logits_hash: u64,
 }
 
-pub fn run_once(
-    session: &mut Session,
-    sampler: &mut Sampler,
-    args: &BenchArgs,
-) -> Result<Run, CliError> {
+pub fn run_once(session: &mut Session, args: &BenchArgs) -> Result<Run, CliError> {
     let vocabulary = session.vocabulary();
     let prompt = made_up_tokens(args.prompt_tokens, vocabulary);
     session.reset();
     let begin = Instant::now();
-    first_token(session, &prompt, sampler)?;
+    first_token(session, &prompt)?;
     let prompt = begin.elapsed();
 
     session.reset();
     let before = session.report();
-    let mut token = made_up_tokens(1, vocabulary)[0];
+    let token = made_up_tokens(1, vocabulary)[0];
     let mut steps = Vec::with_capacity(args.tokens);
-    let mut logits_hash = 0;
+    let worked = process_time();
     let begin = Instant::now();
+    session.step(token).map_err(CliError::runtime)?;
+    let mut decode = session.decode(args.tokens).map_err(CliError::runtime)?;
     let mut last = begin;
-    for index in 0..args.tokens {
-        let logits = session.step(token).map_err(CliError::runtime)?;
-        token = sampler.sample(logits).map_err(CliError::runtime)?;
-        sampler.accept(token);
-        let now = Instant::now();
-        steps.push(now - last);
-        last = now;
-        if index + 1 == args.tokens {
-            logits_hash = hash_logits(logits);
+    while decode.next().map_err(CliError::runtime)?.is_some() {
+        // Tokens that arrive together took an equal share of the time each.
+        let arrived = 1 + decode.ready() as u32;
+        for _ in 1..arrived {
+            decode.next().map_err(CliError::runtime)?;
         }
+        let now = Instant::now();
+        steps.extend((0..arrived).map(|_| (now - last) / arrived));
+        last = now;
     }
+    let host = process_time()
+        .zip(worked)
+        .map(|(after, before)| after - before);
+    let logits_hash = hash_logits(decode.end().map_err(CliError::runtime)?);
     let after = session.report();
     Ok(Run {
+        host: host.filter(|_| after.decode_launch_us.is_some()),
         prompt,
         decode: last - begin,
         steps,
@@ -66,15 +70,11 @@ pub fn run_once(
 }
 
 /// Computes a prompt and chooses a token, as the first of a text would be.
-pub fn first_token(
-    session: &mut Session,
-    tokens: &[u32],
-    sampler: &mut Sampler,
-) -> Result<u32, CliError> {
-    let logits = session
+pub fn first_token(session: &mut Session, tokens: &[u32]) -> Result<u32, CliError> {
+    session
         .prefill(tokens, &mut |_| ControlFlow::Continue(()))
         .map_err(CliError::runtime)?;
-    sampler.sample(logits).map_err(CliError::runtime)
+    session.chosen().map_err(CliError::runtime)
 }
 
 /// Brings the sequence to `position` tokens: by made-up ones where it is shorter.

@@ -3,12 +3,14 @@
 //! Prompt and decode are timed apart and each from an empty context, as llama.cpp's tool does, so that figures compare:
 //! `--prompt-tokens` tokens in chunks, and `--tokens` single steps. One run that is not counted comes first, so that every
 //! page has been touched; speeds are then the median of `--repeat` runs, latencies those of all. The first token is timed
-//! once, right after loading, for a prompt of five tokens.
+//! once from the process's start, right after loading, for a prompt of five tokens, and then for prompts of several
+//! lengths from the moment they are known.
 //!
 //! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
 //! time goes.
 
 mod compare;
+mod first;
 mod measure;
 mod plot;
 mod report;
@@ -23,7 +25,6 @@ use super::progress::Progress;
 use super::{output, profile};
 use crate::model::Logits;
 use crate::runtime::{self, Part};
-use crate::sampler::Sampler;
 use crate::tokenizer::{Encode, Tokenizer};
 use measure::{first_token, made_up_tokens, run_once};
 use report::{Timings, summary, table};
@@ -70,11 +71,12 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
-    let mut sampler =
-        Sampler::new(config.sampling, session.vocabulary() as usize).map_err(CliError::input)?;
+    session
+        .set_sampling(&config.sampling)
+        .map_err(CliError::runtime)?;
 
     let first = first_prompt(tokenizer.as_ref(), session.vocabulary())?;
-    first_token(&mut session, &first, &mut sampler)?;
+    first_token(&mut session, &first)?;
     let first_token_time = process_start.elapsed();
 
     let stream = session
@@ -82,12 +84,15 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         .map_err(CliError::runtime)?;
     let bar = progress.steps("runs", args.repeat as u64);
     let mut runs = Vec::new();
-    run_once(&mut session, &mut sampler, args)?;
+    run_once(&mut session, args)?;
     for _ in 0..args.repeat {
-        runs.push(run_once(&mut session, &mut sampler, args)?);
+        runs.push(run_once(&mut session, args)?);
         bar.add(1);
     }
     drop(bar);
+    let first_tokens = first::time(&mut session, args.repeat, &mut |session, tokens| {
+        first_token(session, tokens).map(drop)
+    })?;
     // The most that was seen, since others' load can only lower it.
     let stream = stream.max(
         session
@@ -105,6 +110,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         stream,
     };
     let mut json = summary(&session, &runs, args, model, &timings)?;
+    json.first_tokens = first::judge(&session, &first_tokens, stream);
     if args.compare.is_some() {
         let plotted = args.plot.is_some();
         let compared = compare::compare(&mut session, args.tokens, args.repeat, stream, plotted)?;

@@ -9,6 +9,7 @@ use super::super::error::CliError;
 use super::super::generate::{ms, step_bytes};
 use super::super::output::{bytes, figure, per_second};
 use super::compare::{self, Comparison};
+use super::first::{self, FirstToken};
 use super::measure::{Run, percentile};
 use crate::runtime::Session;
 
@@ -21,6 +22,7 @@ pub struct Json {
     context: u32,
     load_ms: f64,
     first_token_ms: f64,
+    pub first_tokens: Vec<FirstToken>,
     prompt_tokens: usize,
     prompt_tokens_per_s: Option<f64>,
     tokens: usize,
@@ -38,6 +40,8 @@ pub struct Json {
     graph_fallback: Option<String>,
     /// Microseconds a step that the host spends in the driver's launch calls (GPUs only).
     launch_us_per_step: Option<f64>,
+    /// Microseconds of the host's processors a token, everything included (GPUs only).
+    host_us_per_token: Option<f64>,
     launches_per_step: usize,
     weight_bytes: u64,
     kv_bytes: u64,
@@ -97,6 +101,7 @@ pub fn summary(
         context: session.context(),
         load_ms: ms(timings.load),
         first_token_ms: ms(timings.first_token),
+        first_tokens: Vec::new(),
         prompt_tokens: args.prompt_tokens,
         prompt_tokens_per_s: per_second(args.prompt_tokens as f64, prompt_s),
         tokens: args.tokens,
@@ -115,6 +120,9 @@ pub fn summary(
         launch_us_per_step: last
             .launch_us
             .and_then(|us| per_second(us, args.tokens as f64)),
+        host_us_per_token: last
+            .host
+            .and_then(|host| per_second(host.as_secs_f64() * 1e6, args.tokens as f64)),
         launches_per_step: report.launches_per_step,
         weight_bytes: report.weight_bytes,
         kv_bytes: report.kv_bytes,
@@ -155,7 +163,9 @@ pub fn table(json: &Json) -> String {
         json.replays, json.eager_steps, json.tokens, json.launches_per_step
     );
     if let Some(us) = json.launch_us_per_step {
-        steps += &format!("; launching takes the host {} us a step", figure(Some(us)));
+        let all = figure(json.host_us_per_token);
+        let launching = figure(Some(us));
+        steps += &format!("; the host works {all} us a token, {launching} of them launching");
     }
     if let Some(why) = &json.graph_fallback {
         steps += &format!("; nothing was recorded: {why}");
@@ -178,6 +188,7 @@ pub fn table(json: &Json) -> String {
                 figure(Some(json.first_token_ms))
             ),
         ),
+        first::table(&json.first_tokens),
         row("prompt", prompt),
         row("decode", decode),
         row("ms/token p50/p90/p99", latency),

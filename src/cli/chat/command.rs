@@ -7,7 +7,10 @@ use super::input::Entry;
 
 /// The commands, with what they do.
 const COMMANDS: &[(&str, &str)] = &[
-    ("/system [TEXT]", "set the system message; \"\" removes it, nothing shows it"),
+    (
+        "/system [TEXT]",
+        "set the system message; \"\" removes it, nothing shows it",
+    ),
     ("/reset", "forget what was said, but not the system message"),
     ("/save FILE", "write the conversation as JSON"),
     ("/load FILE", "go on with a conversation that was saved"),
@@ -119,7 +122,10 @@ mod tests {
         check("/system", Command::ShowSystem);
         check("/system \"\"", Command::SetSystem(None));
         let text = "Be\nterse.";
-        check(&format!("/system {text}"), Command::SetSystem(Some(text.into())));
+        check(
+            &format!("/system {text}"),
+            Command::SetSystem(Some(text.into())),
+        );
         check("/save a b.json", Command::Save("a b.json".into()));
         check("/load x", Command::Load("x".into()));
         let wrong = |text: &str, part: &str| {
@@ -134,7 +140,10 @@ mod tests {
         };
         wrong("/save", "/save FILE");
         wrong("/reset now", "nothing after it");
-        wrong("/quit", "unknown command /quit; there are /system, /reset, /save");
+        wrong(
+            "/quit",
+            "unknown command /quit; there are /system, /reset, /save",
+        );
         wrong("/", "unknown command /;");
         let quoted = Entry {
             text: "/reset".to_string(),

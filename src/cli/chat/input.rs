@@ -140,7 +140,8 @@ fn from_lines(lines: &mut impl BufRead) -> Result<Event, CliError> {
     loop {
         let begin = bytes.len();
         let read = lines.read_until(b'\n', &mut bytes);
-        let count = read.map_err(|e| CliError::Runtime(format!("cannot read standard input: {e}")))?;
+        let count =
+            read.map_err(|e| CliError::Runtime(format!("cannot read standard input: {e}")))?;
         if bytes[begin..].ends_with(b"\r\n") {
             bytes.truncate(bytes.len() - 2);
             bytes.push(b'\n');
@@ -219,15 +220,27 @@ mod tests {
         };
         check(b"", &[]);
         check(b"one\ntwo", &[Ok(("one", false)), Ok(("two", false))]);
-        check(b"one\r\n\ntwo\n", &[Ok(("one", false)), Ok(("", false)), Ok(("two", false))]);
-        check(b"a\\\nb\\\nc\nd\n", &[Ok(("a\nb\nc", false)), Ok(("d", false))]);
+        check(
+            b"one\r\n\ntwo\n",
+            &[Ok(("one", false)), Ok(("", false)), Ok(("two", false))],
+        );
+        check(
+            b"a\\\nb\\\nc\nd\n",
+            &[Ok(("a\nb\nc", false)), Ok(("d", false))],
+        );
         check(b"C:\\\\\nx\n", &[Ok(("C:\\\\", false)), Ok(("x", false))]);
-        check(b"\"\"\"\nx \\\n\n /y\n\"\"\"\nz\n", &[Ok(("x \\\n\n /y", true)), Ok(("z", false))]);
+        check(
+            b"\"\"\"\nx \\\n\n /y\n\"\"\"\nz\n",
+            &[Ok(("x \\\n\n /y", true)), Ok(("z", false))],
+        );
         check(b"\"\"\"one\"\"\"\n", &[Ok(("one", true))]);
         check(b"\"\"\"open\nend", &[Ok(("open\nend", true))]);
         check(b"ends\\", &[Ok(("ends\\", false))]);
         let bad = Err("not UTF-8 text: bad byte 3 of a line");
         check(b"ab\xff\nfine\n", &[bad, Ok(("fine", false))]);
-        check(b"\"\"\"\nab\xff\nx\n\"\"\"\nfine\n", &[bad, Ok(("fine", false))]);
+        check(
+            b"\"\"\"\nab\xff\nx\n\"\"\"\nfine\n",
+            &[bad, Ok(("fine", false))],
+        );
     }
 }

@@ -12,10 +12,10 @@ pub mod template;
 use super::args::ChatArgs;
 use super::config::Config;
 use super::error::CliError;
+use super::interrupt;
 use super::load::{self, Loaded, Wanted};
 use super::output;
 use super::progress::Progress;
-use super::interrupt;
 use crate::chat::{Conversation, recommended};
 use crate::loader::Metadata;
 use crate::model::Logits;
@@ -46,7 +46,8 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
         None => Conversation::new(None),
         Some(file) => save::load(file)?,
     };
-    if config.system.is_some() && (args.template.system.is_some() || conversation.system.is_none()) {
+    if config.system.is_some() && (args.template.system.is_some() || conversation.system.is_none())
+    {
         conversation.system.clone_from(&config.system);
     }
     // What the template says of the system message is said now, and not after the first question.
@@ -56,7 +57,14 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     let mut input = Input::new()?;
     interrupt::catch_in_conversation(!input.is_terminal())?;
     let rules = Rules::of(&config, &prompter, session.context() as usize)?;
-    let mut talk = Talk::new(session, &tokenizer, prompter, rules, conversation, args.quiet);
+    let mut talk = Talk::new(
+        session,
+        &tokenizer,
+        prompter,
+        rules,
+        conversation,
+        args.quiet,
+    );
     if input.is_terminal() {
         output::note(args.quiet, &talk.greeting());
     }

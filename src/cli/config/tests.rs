@@ -53,8 +53,13 @@ fn shape_keys(shape: &Hyperparameters) -> Vec<&'static str> {
         rope_base,
         rope_dims,
         rope_position_scale,
+        rope_yarn,
+        rope_base_local,
+        rotated_layers,
         embedding_scale,
+        attention_scale,
         window,
+        windowed_layers,
     )
 }
 
@@ -67,6 +72,7 @@ fn complete() -> File {
             name: text(),
             sha256: spanned(),
             graph: text(),
+            quantize: spanned(),
             source: vec![Spanned::new(
                 0..0,
                 SourceEntry {
@@ -199,14 +205,22 @@ fn errors_have_a_line_and_a_column() {
     check("\n[sampler]\n", "2:2", "sampler");
     check("[session]\nthreads = \"two\"\n", "2:11", "string");
     check("[session]\nthreads = -1\n", "2:11", "-1");
-    check("[session]\nkv_type = \"q8_0\"\n", "2:11", "supported: f16");
+    check(
+        "[session]\nkv_type = \"q4_0\"\n",
+        "2:11",
+        "supported: f16, q8_0",
+    );
     check(
         "[session]\ndevice = \"tpu\"\n",
         "2:10",
         "supported: auto, cpu, hip",
     );
     check("[session]\nchunk_rows = 0\n", "2:14", "at least 1");
-    check("[generate]\non_full = \"wrap\"\n", "2:11", "supported: stop, slide");
+    check(
+        "[generate]\non_full = \"wrap\"\n",
+        "2:11",
+        "supported: stop, slide",
+    );
     check("[chat]\nsystems = \"x\"\n", "2:1", "systems");
     check("[generate]\nstop = [\"é\", \"\"]\n", "2:8", "empty");
     check("[model]\nsha256 = \"12\"\n", "2:10", "64 hexadecimal");

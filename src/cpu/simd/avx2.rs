@@ -65,6 +65,20 @@ impl Lanes for F32x8 {
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<NEAREST>(self.0)) }
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u16) -> Self {
+        unsafe {
+            let half = _mm_set1_epi16(p.read_unaligned().cast_signed());
+            F32x8(_mm256_cvtph_ps(half))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        unsafe {
+            let wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
+            F32x8(_mm256_cvtepi32_ps(wide))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));

@@ -56,6 +56,20 @@ impl Lanes for F32x16 {
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<NEAREST>(self.0)) }
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u16) -> Self {
+        unsafe {
+            let half = _mm256_set1_epi16(p.read_unaligned().cast_signed());
+            F32x16(_mm512_cvtph_ps(half))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        unsafe {
+            let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()));
+            F32x16(_mm512_cvtepi32_ps(wide))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));

@@ -19,7 +19,7 @@ pub(crate) use avx2::F32x8;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::F32x16;
 pub(crate) use exp::exp;
-pub(crate) use portable::Array8;
+pub(crate) use portable::{Array8, f32_to_f16};
 
 /// A vector of `N` f32.
 ///
@@ -40,6 +40,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load_f16_partial(p: *const u16, n: usize) -> Self;
     /// Rounds to nearest, ties to even.
     unsafe fn store_f16(self, p: *mut u16);
+    /// The half at `p` in every lane, exactly.
+    unsafe fn splat_f16(p: *const u16) -> Self;
+    /// Signed bytes, exactly.
+    unsafe fn load_i8(p: *const i8) -> Self;
     /// bfloat16, exactly.
     unsafe fn load_bf16(p: *const u16) -> Self;
     unsafe fn load_bf16_partial(p: *const u16, n: usize) -> Self;

@@ -130,6 +130,16 @@ impl Lanes for Array8 {
         }
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        Array8([f16_to_f32(unsafe { p.read_unaligned() }); N])
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::gather(p, N, f32::from) }
+    }
+    #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {
         // SAFETY: the caller's promise.
         unsafe { Self::gather(p, N, |h| f32::from_bits(u32::from(h) << 16)) }

@@ -1,4 +1,4 @@
-//! Reading GGUF: header, metadata, tensor descriptions, data section.
+//! Reading and writing GGUF: header, metadata, tensor descriptions, data section.
 //!
 //! ```text
 //! "GGUF"  version: u32  tensors: u64  entries: u64
@@ -20,11 +20,18 @@
 
 mod cursor;
 mod entries;
+mod split;
 mod tensors;
+mod write;
 
-use super::{Blob, Checkpoint, LoadError, Metadata, Tensor};
+pub(super) use split::{join, require_whole};
+pub use write::{WriteError, write_gguf};
+
+use super::checkpoint::Contents;
+use super::{Blob, Checkpoint, LoadError, Metadata, TensorInfo};
 use cursor::Cursor;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// How many items' memory is reserved before any has been read.
 const RESERVE_MAX: u64 = 1 << 16;
@@ -33,7 +40,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// GGUF asks for multiples of 8, on which kernels that read whole elements rely; far above a page is a damaged file.
 const ALIGNMENTS: std::ops::RangeInclusive<u64> = 8..=1 << 20;
 
-/// Reads a whole GGUF file, which begins with (at least a part of) the magic.
+/// Reads one GGUF file, which begins with (at least a part of) the magic. It may be a part of a split model; see `join`.
 pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
     let mut cursor = Cursor::new(path, &file);
     let version = read_version(&mut cursor)?;
@@ -41,7 +48,6 @@ pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
     let entry_count = cursor.u64(format_args!("metadata count"))?;
 
     let metadata = entries::read(&mut cursor, entry_count)?;
-    refuse_split(path, &metadata)?;
     let alignment = read_alignment(path, &metadata)?;
     let (infos, by_name) = tensors::read(&mut cursor, tensor_count)?;
 
@@ -51,11 +57,11 @@ pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
 
     let place = |info: tensors::Info| {
         let begin = info.offset as usize;
-        Tensor {
+        TensorInfo {
             name: info.name,
             dtype: info.dtype,
             shape: info.shape,
-            data: data.slice(begin..begin + info.bytes),
+            contents: Contents::Stored(data.slice(begin..begin + info.bytes)),
         }
     };
     let tensors = infos.into_iter().map(place).collect();
@@ -66,6 +72,8 @@ pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
         metadata,
         tensors,
         by_name,
+        notes: Vec::new(),
+        failure: OnceLock::new(),
     })
 }
 
@@ -83,19 +91,6 @@ fn read_version(cursor: &mut Cursor<'_>) -> Result<u32, LoadError> {
         file: cursor.path.to_owned(),
         found,
     })
-}
-
-fn refuse_split(path: &Path, metadata: &Metadata) -> Result<(), LoadError> {
-    let count = metadata.u64("split.count")?;
-    let index = metadata.u64("split.no")?;
-    match count {
-        Some(count) if count > 1 => Err(LoadError::Split {
-            file: path.to_owned(),
-            part: index.unwrap_or(0).saturating_add(1),
-            count,
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn read_alignment(path: &Path, metadata: &Metadata) -> Result<u64, LoadError> {

@@ -22,11 +22,17 @@ fn metadata() -> Metadata {
     metadata
 }
 
+/// A family with windows, all of whose layers are turned.
+fn definition() -> Definition {
+    let attention = "[[layer]]\nop = \"attention\"\nin = [\"x\"]\nwindow = \"W\"\nout = \"x\"\n";
+    Definition::parse("toy.toml", &format!("{HEAD}{attention}")).expect("it parses")
+}
+
 /// The metadata above, less the keys not given, more or other the ones that are.
 fn read(change: fn(&mut Metadata)) -> Result<Hyperparameters, ModelError> {
     let mut metadata = metadata();
     change(&mut metadata);
-    Hyperparameters::from_metadata(&metadata)
+    Hyperparameters::from_metadata(&metadata, &definition())
 }
 
 fn without(key: &str) -> Metadata {
@@ -57,7 +63,10 @@ fn hyperparameters() {
     let scaled = scaled.expect("linear scaling runs");
     assert_eq!((scaled.rope_position_scale, scaled.rope().dims), (0.25, 8));
     assert_eq!(scaled.window, None, "a window of 0 is none");
-    assert_eq!(read_plain.kv_bytes_per_position(), 2 * 2 * (2 * 16 * 2));
+    let bytes = |kv_type| read_plain.kv_bytes_per_position(kv_type);
+    assert_eq!(bytes(KvType::F16), 2 * 2 * (2 * 16 * 2));
+    // Of 32 elements each, 32 bytes and a scale of two.
+    assert_eq!(bytes(KvType::Q8_0), 2 * 2 * (32 + 2));
 
     for key in [
         "general.architecture",
@@ -69,11 +78,12 @@ fn hyperparameters() {
         "toy.vocab_size",
         "toy.attention.layer_norm_rms_epsilon",
     ] {
-        let error = Hyperparameters::from_metadata(&without(key)).expect_err(key);
+        let error = Hyperparameters::from_metadata(&without(key), &definition()).expect_err(key);
         says(&error.to_string(), &["m.gguf: metadata has no `", key, "`"]);
     }
     // Without a count of KV heads, every head has its own.
-    let plain = Hyperparameters::from_metadata(&without("toy.attention.head_count_kv"));
+    let rest = without("toy.attention.head_count_kv");
+    let plain = Hyperparameters::from_metadata(&rest, &definition());
     assert_eq!(plain.expect("multi-head attention").kv_heads, 4);
 }
 

@@ -1,7 +1,7 @@
 //! The passes over rotations, caches and attention.
 
 use super::*;
-use crate::graph::{Heads, Rope, RopeStyle, State, StateId};
+use crate::graph::{Heads, KvType, Rope, RopeStyle, State, StateId};
 
 /// q, k and v, a table, and the caches.
 fn heads(toy: &mut Toy<'_>) -> ([ValueId; 4], [StateId; 2]) {
@@ -134,6 +134,7 @@ fn rope_append_keeps_other_heads_apart() {
                 dims,
                 base: 1e4,
                 position_scale: 1.0,
+                yarn: crate::graph::Yarn::NONE,
             };
             let angles = toy.value("angles", 1, dims);
             toy.node(Op::RopeTable(rope), &[], &[], &[], &[angles]);
@@ -152,6 +153,7 @@ fn rope_append_keeps_other_heads_apart() {
                     kv_heads: 2,
                     positions: 10,
                     head_size: 4,
+                    kv_type: KvType::F16,
                 })
             });
             let append = Op::KvAppend {

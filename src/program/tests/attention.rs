@@ -1,8 +1,8 @@
 //! Costs of rotations, caches and attention.
 
 use super::*;
-use crate::graph::RopeStyle;
 use crate::graph::toy::HEADS;
+use crate::graph::{Heads, KvType, RopeStyle, State, StateKind};
 
 /// q, k and v of [`HEADS`] (two query heads over one of four elements), appended.
 pub(super) fn append(toy: &mut Toy<'_>) -> (ValueId, [StateId; 2]) {
@@ -10,6 +10,50 @@ pub(super) fn append(toy: &mut Toy<'_>) -> (ValueId, [StateId; 2]) {
     let caches = toy.caches();
     toy.append(k, v, &caches);
     (q, caches)
+}
+
+/// In Q8_0 a head of 32 is 34 bytes, and the kernels say that they take it.
+#[test]
+fn caches_of_eight_bits() {
+    let arena = Bump::new();
+    let mut toy = Toy::new(&arena, 3);
+    let heads = Heads {
+        query: 4,
+        kv: 2,
+        size: 32,
+    };
+    let [q, k, v] = [("q", 128), ("k", 64), ("v", 64)].map(|(name, cols)| toy.embed(name, cols));
+    let caches = [StateKind::Keys, StateKind::Values].map(|kind| {
+        toy.graph.add_state(State {
+            kind,
+            layer: 0,
+            kv_heads: 2,
+            positions: 10,
+            head_size: 32,
+            kv_type: KvType::Q8_0,
+        })
+    });
+    let append = Op::KvAppend {
+        kv_heads: 2,
+        head_size: 32,
+    };
+    toy.node(append, &[k, v], &[], &caches, &[]);
+    let a = toy.value("a", 3, 128);
+    let attention = Op::Attention {
+        heads,
+        scale: 0.5,
+        window: None,
+    };
+    toy.node(attention, &[q], &[], &caches, &[a]);
+    let program = program(toy.finish(a), 10);
+    let of = |kernel: &str| {
+        let found = program.launches.iter().find(|l| l.kernel == kernel);
+        found.unwrap_or_else(|| panic!("no {kernel}")).cost
+    };
+    assert_eq!(of("kv_append_q8_0").cache_write_bytes, 3 * 2 * 2 * 34);
+    let read = of("attention_q8_0").cache_read_bytes_per_position;
+    assert_eq!(read, 2 * 2 * 34);
+    assert_eq!(program.state_bytes(), 2 * 10 * 2 * 34);
 }
 
 #[test]

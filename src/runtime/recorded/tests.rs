@@ -1,6 +1,7 @@
 //! Dumps of a made-up recording of a toy program, with times that are known.
 
 use super::*;
+use crate::graph::KvType;
 use crate::model::{Extent, Hyperparameters, Logits, Model};
 use crate::program::Target;
 use crate::runtime::{RecordedNode, compile};
@@ -19,13 +20,11 @@ fn program(layers: u32) -> Program {
         context: 64,
         rms_eps: 1e-5,
         rope_base: 10_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     };
     let model = Model::random(hyper, None, crate::dtype::DType::Q8_0, 1).expect("a valid toy");
     let extent = Extent {
+        kv_type: KvType::F16,
         rows: 1,
         context: 64,
         logits: Logits::Last,

@@ -45,20 +45,28 @@ pub struct Hyper {
 pub struct Rounding {
     /// Round activations to integers of at most this magnitude, with one scale in 32, before a GEMM by quantised weights.
     pub activation_levels: Option<f64>,
-    /// Keep keys and values as f16.
-    pub f16_kv: bool,
+    /// Keep keys and values as f16, or as Q8_0.
+    pub kv: Kv,
+}
+
+/// How the oracle keeps keys and values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kv {
+    Exact,
+    F16,
+    Q8,
 }
 
 impl Rounding {
     /// No rounding at all.
     pub const EXACT: Rounding = Rounding {
         activation_levels: None,
-        f16_kv: false,
+        kv: Kv::Exact,
     };
     /// What the runtime does.
     pub const RUNTIME: Rounding = Rounding {
         activation_levels: Some(ACTIVATION_LEVELS),
-        f16_kv: true,
+        kv: Kv::F16,
     };
 }
 
@@ -136,10 +144,8 @@ impl Llama {
                 rope.rotate(&mut q[row(heads)], head_size, position);
                 rope.rotate(&mut k[row(kv_heads)], head_size, position);
             }
-            if rounding.f16_kv {
-                k.iter_mut()
-                    .chain(&mut v)
-                    .for_each(|e| *e = f16::from_f64(*e).to_f64());
+            for rows in [&mut k, &mut v] {
+                keep(rows, rounding.kv);
             }
             let y = attention.run(&q, &k, &v, 0);
             add(&mut x, &multiply("attn_output", &y));
@@ -189,6 +195,26 @@ fn round(block: &[f64], levels: f64) -> Vec<f64> {
         }
     };
     block.iter().map(round).collect()
+}
+
+/// Rounds rows of keys or values, whole heads one after the other, as the cache does.
+fn keep(rows: &mut [f64], kv: Kv) {
+    match kv {
+        Kv::Exact => {}
+        Kv::F16 => rows
+            .iter_mut()
+            .for_each(|e| *e = f16::from_f64(*e).to_f64()),
+        // ggml's Q8_0: integers by the exact scale, which is then kept as f16.
+        Kv::Q8 => {
+            for block in rows.chunks_exact_mut(32) {
+                let scale = block.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / 127.0;
+                let kept = f16::from_f64(scale).to_f64();
+                for v in block.iter_mut().filter(|_| scale > 0.0) {
+                    *v = (*v / scale).round() * kept;
+                }
+            }
+        }
+    }
 }
 
 fn add(x: &mut [f64], y: &[f64]) {

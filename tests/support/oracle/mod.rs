@@ -8,5 +8,5 @@ pub mod llama;
 pub mod math;
 
 pub use blocks::{FORMATS, Format};
-pub use llama::{ACTIVATION_LEVELS, Hyper, Llama, RawTensor, Rounding};
+pub use llama::{ACTIVATION_LEVELS, Hyper, Kv, Llama, RawTensor, Rounding};
 pub use math::{Attention, Rope, RopeTable, gemm, gemm_rounding_bound, rms_norm, softmax, swiglu};

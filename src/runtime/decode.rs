@@ -1,0 +1,243 @@
+//! A text in the making: tokens that the device chooses and feeds back to itself.
+//!
+//! The step's recording ends by choosing a token and making it the next step's, so that the host only
+//! queues replays and collects. It keeps two groups of steps queued: while one is waited for, the other
+//! runs. How many steps a group has follows from how long they take ([`GROUP_TIME`]), so that the host
+//! wakes rarely where steps are short, and no token is kept back for long where they are not.
+//!
+//! The end of a text is the host's decision, and comes late: steps that were queued beyond it have run
+//! or will. Their cache rows lie beyond the sequence's end, where every step writes before it reads;
+//! their logits are computed anew where somebody asks for those of the text's end ([`Decode::end`]).
+
+use super::session::{Part, Session, SessionError};
+use std::time::{Duration, Instant};
+
+/// The most steps of a group, and so half of what is ever queued.
+const GROUP_MOST: u32 = 4;
+
+/// What a group may take: less than anyone sees, and long beside waking up.
+const GROUP_TIME: Duration = Duration::from_millis(4);
+
+/// A group of queued steps.
+#[derive(Clone, Copy)]
+struct Group {
+    /// What to wait for.
+    mark: u64,
+    /// Steps queued up to its end.
+    upto: u32,
+}
+
+/// Tokens that follow a session's sequence, each chosen when the one before is in the cache.
+///
+/// The sequence grows with each token: the session's position counts those that are in the cache,
+/// which are all but the last that was given out.
+pub struct Decode<'s> {
+    session: &'s mut Session,
+    /// The session's position when this began.
+    start: u32,
+    /// Tokens to give out at most, and those given out.
+    limit: usize,
+    given: usize,
+    /// Steps that may be queued at most, that are, and that are known to be done.
+    most: u32,
+    queued: u32,
+    done: u32,
+    /// At most two, the older first.
+    groups: [Option<Group>; 2],
+    group_steps: u32,
+    /// When the last group was seen to be done.
+    seen: Instant,
+    /// The last token given out and the one before it.
+    last: [u32; 2],
+    every_logits: bool,
+}
+
+impl<'s> Decode<'s> {
+    pub(super) fn new(session: &'s mut Session, limit: usize, every_logits: bool) -> Self {
+        let start = session.position();
+        let room = session.context() - start;
+        let wanted = u32::try_from(limit).unwrap_or(u32::MAX).saturating_sub(1);
+        Decode {
+            start,
+            limit,
+            given: 0,
+            most: room.min(wanted),
+            queued: 0,
+            done: 0,
+            groups: [None; 2],
+            group_steps: 1,
+            seen: Instant::now(),
+            last: [0; 2],
+            every_logits,
+            session,
+        }
+    }
+
+    /// The next token; `None` after as many as were asked for, and where the context is full. The first
+    /// is the one that the session's last step or prompt chose.
+    ///
+    /// # Errors
+    /// [`SessionError::Sampler`] where the logits were no distribution, and the device's.
+    #[expect(clippy::should_implement_trait, reason = "an end is no error here")]
+    pub fn next(&mut self) -> Result<Option<u32>, SessionError> {
+        let step = self.given as u32;
+        if self.given == self.limit || step > self.most {
+            return Ok(None);
+        }
+        if step > self.done {
+            self.wait_for(step)?;
+        }
+        let token = self.session.chosen_for(self.start + step)?;
+        self.given += 1;
+        if step > 0 {
+            // The one before has been computed by the step that chose this one.
+            self.session.tokens.push(self.last[0]);
+        }
+        self.last = [token, self.last[0]];
+        self.session.now_at(self.start + step, self.queued == step);
+        Ok(Some(token))
+    }
+
+    /// Tokens that [`next`](Decode::next) gives without waiting.
+    pub fn ready(&self) -> usize {
+        let known = (self.done as usize + 1).min(self.limit);
+        known.saturating_sub(self.given)
+    }
+
+    /// The logits `[V]` from which the last token was chosen.
+    ///
+    /// # Panics
+    /// When they were not asked for at every token.
+    pub fn logits(&self) -> &[f32] {
+        assert!(self.every_logits, "only the tokens were asked for");
+        self.session.last_logits()
+    }
+
+    /// Ends the text after the last token given out. The logits `[V]` are those from which it was
+    /// chosen: copied, or computed again if later steps have run since.
+    pub fn end(self) -> Result<&'s [f32], SessionError> {
+        let kept = (self.given as u32).saturating_sub(1);
+        if kept > 0 && self.queued > kept {
+            self.session.truncate(self.start + kept - 1);
+            return self.session.step(self.last[1]);
+        }
+        if kept > 0 && !self.every_logits {
+            self.session.fetch()?;
+        }
+        Ok(self.session.last_logits())
+    }
+
+    /// Waits until `step` steps are done, and keeps more queued where the device takes them.
+    fn wait_for(&mut self, step: u32) -> Result<(), SessionError> {
+        let ahead = self.session.queues() && !self.every_logits;
+        while self.done < step {
+            self.queue(step, ahead)?;
+            let group = self.groups[0]
+                .take()
+                .expect("the step asked for is queued, and not done");
+            self.session.wait(group.mark)?;
+            let steps = group.upto - self.done;
+            self.done = group.upto;
+            self.groups = [self.groups[1], None];
+            let now = Instant::now();
+            let taken = (now - self.seen) / steps;
+            self.seen = now;
+            let fit = GROUP_TIME.as_nanos() / taken.as_nanos().max(1);
+            self.group_steps = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, GROUP_MOST);
+            if ahead {
+                self.queue(step, ahead)?;
+            }
+        }
+        if self.every_logits {
+            self.session.fetch()?;
+        }
+        Ok(())
+    }
+
+    /// Queues what is missing: up to `step`, or with `ahead` two groups.
+    fn queue(&mut self, step: u32, ahead: bool) -> Result<(), SessionError> {
+        for group in &mut self.groups {
+            let steps = if ahead {
+                self.group_steps.min(self.most - self.queued)
+            } else {
+                step.saturating_sub(self.queued)
+            };
+            if group.is_some() || steps == 0 {
+                continue;
+            }
+            let mark = self.session.advance(steps)?;
+            self.queued += steps;
+            *group = Some(Group {
+                mark,
+                upto: self.queued,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Decodes up to `limit` tokens by the settings of [`Session::set_sampling`], beginning with the one
+    /// that the last step or prompt chose.
+    ///
+    /// # Errors
+    /// [`SessionError::NothingChosen`] where no step or prompt came last.
+    pub fn decode(&mut self, limit: usize) -> Result<Decode<'_>, SessionError> {
+        self.chosen()?;
+        Ok(Decode::new(self, limit, false))
+    }
+
+    /// As [`Session::decode`], one step at a time, with every step's logits.
+    pub fn decode_with_logits(&mut self, limit: usize) -> Result<Decode<'_>, SessionError> {
+        self.chosen()?;
+        Ok(Decode::new(self, limit, true))
+    }
+
+    /// The token that the last step or prompt chose; it is not in the sequence yet.
+    ///
+    /// # Errors
+    /// [`SessionError::NothingChosen`] where no step or prompt came last, and
+    /// [`SessionError::Sampler`] where its logits were no distribution.
+    pub fn chosen(&self) -> Result<u32, SessionError> {
+        if !self.linked {
+            return Err(SessionError::NothingChosen);
+        }
+        self.chosen_for(self.position())
+    }
+
+    fn chosen_for(&self, position: u32) -> Result<u32, SessionError> {
+        Ok(self.backend.chosen(position)??)
+    }
+
+    /// The sequence has `position` tokens; `linked` says whether the device agrees.
+    fn now_at(&mut self, position: u32, linked: bool) {
+        self.position = position;
+        self.linked = linked;
+    }
+
+    fn queues(&self) -> bool {
+        self.decode.queues()
+    }
+
+    fn advance(&mut self, steps: u32) -> Result<u64, SessionError> {
+        self.last = (Part::Decode, 0);
+        Ok(self.decode.advance(steps, self.options.eager)?)
+    }
+
+    fn wait(&mut self, mark: u64) -> Result<(), SessionError> {
+        Ok(self.decode.wait(mark)?)
+    }
+
+    fn fetch(&mut self) -> Result<(), SessionError> {
+        Ok(self.decode.fetch()?)
+    }
+
+    /// The logits that were copied to the host last.
+    fn last_logits(&self) -> &[f32] {
+        let (part, row) = self.last;
+        match part {
+            Part::Decode => self.decode.result(row),
+            Part::Prompt => self.prompt.result(row),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Every family against Hugging Face `transformers`: toy checkpoints with random weights, in F32,
+//! over sequences long enough that windows and every scaling of positions matter.
+//!
+//! The judge rounds keys and values to f16 as the cache does, so that nothing but f32's own error is
+//! left between the two.
+
+mod support;
+
+use greta_infer::cpu::isa::Isa;
+use greta_infer::dtype::DType;
+use greta_infer::loader::Checkpoint;
+use greta_infer::model::{Logits, Model};
+use greta_infer::runtime::{Session, SessionOptions};
+use std::ops::ControlFlow;
+use std::path::Path;
+use support::family::{Family, families};
+
+fn open(family: &Family) -> Model {
+    let bytes = family.gguf(DType::F32);
+    let checkpoint = Checkpoint::from_bytes(Path::new(family.name), bytes);
+    Model::from_checkpoint(checkpoint.unwrap_or_else(|e| panic!("{e}")), None)
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn session(model: &Model, logits: Logits, isa: Isa) -> Session {
+    let options = SessionOptions {
+        threads: 2,
+        context: 96,
+        chunk_rows: 16,
+        poison: true,
+        isa: Some(isa),
+        logits,
+        ..SessionOptions::default()
+    };
+    Session::build(model, &options, &|_, _| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Chunks of `parts` tokens, then one token at a time; the widest difference.
+fn run(family: &Family, session: &mut Session, parts: &[usize]) -> f64 {
+    let (mut done, mut widest) = (0, 0.0f64);
+    for part in parts {
+        let chunk = &family.tokens[done..done + part];
+        let logits = session.prefill(chunk, &mut |_| ControlFlow::Continue(()));
+        done += part;
+        let how = format!("a prompt in parts of {parts:?}");
+        widest = widest.max(family.judge(done - 1, logits.expect("it fits"), &how));
+    }
+    for (index, &token) in family.tokens.iter().enumerate().skip(done) {
+        let logits = session.step(token).expect("it fits");
+        let how = format!("a step after {parts:?}");
+        widest = widest.max(family.judge(index, logits, &how));
+    }
+    widest
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for family in families() {
+        let model = open(&family);
+        let mut widest = 0.0f64;
+        for isa in Isa::available() {
+            let mut each = session(&model, Logits::All, isa);
+            each.prefill_each(&family.tokens, &mut |index, logits| {
+                widest = widest.max(family.judge(index, logits, "every row"));
+            })
+            .expect("it fits");
+            let mut last = session(&model, Logits::Last, isa);
+            for parts in [&[][..], &[1], &[8, 33, 23], &[64], &[41, 48]] {
+                widest = widest.max(run(&family, &mut last, parts));
+                last.reset();
+            }
+        }
+        println!("{:<14} within {widest:.1e} of transformers", family.name);
+    }
+}

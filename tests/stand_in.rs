@@ -1,0 +1,176 @@
+//! The host's side of a GPU against a driver whose kernels do nothing and that fails in a chosen way
+//! (`fixtures/stand_in_driver.c`): what is refused, what is fallen back from, and what a step asks of the driver.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use greta_infer::hip::{Search, amd};
+use greta_infer::loader::Checkpoint;
+use greta_infer::model::Model;
+use greta_infer::runtime::{DeviceChoice, Session, SessionOptions};
+use std::ffi::{CString, c_char, c_long};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::command::{Bench, Ran};
+
+/// A directory in which `lib/libamdhip64.so` is the stand-in, compiled with `definitions`. Nothing if the machine has no C
+/// compiler.
+fn driver(directory: &Path, definitions: &[&str]) -> Option<PathBuf> {
+    let library = directory.join("lib");
+    std::fs::create_dir_all(&library).expect("created");
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/stand_in_driver.c"
+    );
+    let mut command = Command::new("cc");
+    command.args(["-w", "-O1", "-shared", "-fPIC"]);
+    command.args(definitions.iter().map(|d| format!("-D{d}")));
+    command
+        .arg("-o")
+        .arg(library.join(amd::FILE_NAMES[0]))
+        .arg(source);
+    match command.status() {
+        Ok(status) => {
+            assert!(status.success());
+            Some(directory.to_owned())
+        }
+        Err(error) => {
+            // Only the print macros are captured.
+            writeln!(std::io::stderr(), "SKIPPED: cc: {error}")
+                .expect("standard error can be written");
+            None
+        }
+    }
+}
+
+/// Whether this build has the kernels that the stand-in's device asks for.
+fn has_kernels() -> bool {
+    let has = greta_infer::kernels::code_object("gfx942").is_some();
+    if !has {
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: built without kernels for gfx942"
+        )
+        .expect("standard error can be written");
+    }
+    has
+}
+
+/// Runs the binary with the toy model on the stand-in.
+fn run(bench: &Bench, definitions: &[&str], args: &[&str]) -> Option<Ran> {
+    let home = driver(bench.directory.path(), definitions)?;
+    let model = bench.model.to_str().expect("UTF-8");
+    let mut command = bench.command(&[args, &["--model", model, "--device", "hip"]].concat());
+    command.env("ROCM_PATH", home);
+    Some(Ran::of(command))
+}
+
+#[test]
+fn an_architecture_without_kernels_is_refused() {
+    let bench = Bench::new();
+    let Some(ran) = run(&bench, &["ARCH=\"gfx906\""], &["generate", "x"]) else {
+        return;
+    };
+    ran.expect(3, &["hip:0 (stand-in, gfx906)", "no kernels for gfx906"]);
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_a_table() {
+    let bench = Bench::new();
+    if !has_kernels() {
+        return;
+    }
+    let Some(ran) = run(&bench, &["FREE_BYTES=1000000"], &["generate", "x"]) else {
+        return;
+    };
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    for part in ["the model needs", "weights", "KV cache", "needed", "free"] {
+        assert!(ran.stderr.contains(part), "no {part:?} in {ran:?}");
+    }
+}
+
+/// A session of the toy model on the stand-in.
+fn session(directory: &Path, definitions: &[&str]) -> Option<Session> {
+    let home = driver(directory, definitions)?;
+    let bench = Bench::new();
+    let checkpoint = Checkpoint::open(&bench.model).unwrap_or_else(|e| panic!("{e}"));
+    let model = Model::from_checkpoint(checkpoint, None).unwrap_or_else(|e| panic!("{e}"));
+    let options = SessionOptions {
+        device: DeviceChoice::Hip(Some(0)),
+        drivers: Search {
+            directories: vec![home.join("lib")],
+        },
+        context: 64,
+        chunk_rows: 8,
+        ..SessionOptions::default()
+    };
+    Some(Session::build(&model, &options, &|_, _| {}).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// Where a driver's captures cannot be trusted, steps run launch by launch and the report says why.
+#[test]
+fn captures_that_fail_are_fallen_back_from() {
+    if !has_kernels() {
+        return;
+    }
+    for (capture, why) in [
+        ("REFUSES", "hipStreamBeginCapture"),
+        ("INVALIDATES", "invalidated"),
+        ("LOSES_A_NODE", "nodes for"),
+        ("ADDS_A_COPY", "Copy node"),
+    ] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let Some(mut session) = session(directory.path(), &[&format!("CAPTURE={capture}")]) else {
+            return;
+        };
+        session.step(1).unwrap_or_else(|e| panic!("{capture}: {e}"));
+        let report = session.report();
+        assert!(!report.graph_replay, "{capture}: {report:?}");
+        let said = report.graph_fallback.as_deref().unwrap_or("nothing");
+        assert!(said.contains(why), "{capture}: {said}");
+        assert_eq!((report.replays, report.eager_steps), (0, 1), "{capture}");
+    }
+}
+
+/// What the stand-in counted.
+fn calls(directory: &Path, name: &str) -> c_long {
+    let path = directory.join("lib").join(amd::FILE_NAMES[0]);
+    let name = CString::new(name).expect("no zeros");
+    // SAFETY: the library is the one loaded already, and the function has this signature in its source.
+    unsafe {
+        let library = libloading::Library::new(path).expect("loaded before");
+        let count = library
+            .get::<unsafe extern "C" fn(*const c_char) -> c_long>("stand_in_calls")
+            .expect("in its source");
+        count(name.as_ptr())
+    }
+}
+
+/// A replayed step is one graph launch: no kernel beside it, no allocation, no copy to the device.
+#[test]
+fn a_replayed_step_asks_the_driver_for_one_launch() {
+    if !has_kernels() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(mut session) = session(directory.path(), &[]) else {
+        return;
+    };
+    let count = |name| calls(directory.path(), name);
+    let steps = 5;
+    session.step(1).expect("a step");
+    let before = ["allocations", "launches", "copies_to_device"].map(count);
+    let replays = count("graph_launches");
+    for token in 0..steps {
+        session.step(token).expect("a step");
+    }
+    assert_eq!(
+        ["allocations", "launches", "copies_to_device"].map(count),
+        before
+    );
+    assert_eq!(count("graph_launches") - replays, c_long::from(steps));
+    let report = session.report();
+    assert_eq!(report.replays, u64::from(steps) + 1);
+    assert!(report.graph_fallback.is_none(), "{report:?}");
+}
