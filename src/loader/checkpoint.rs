@@ -118,7 +118,7 @@ pub struct Checkpoint {
     pub(super) by_name: HashMap<String, usize>,
     pub(super) notes: Vec<String>,
     /// Why a tensor could not be fetched, the first time that happened.
-    pub(super) failure: OnceLock<LoadError>,
+    pub(super) failure: OnceLock<Box<LoadError>>,
 }
 
 impl Checkpoint {
@@ -230,7 +230,7 @@ impl Checkpoint {
         match self.info(name)?.fetch() {
             Ok(tensor) => Some(tensor),
             Err(error) => {
-                let _the_first_counts = self.failure.set(error);
+                let _the_first_counts = self.failure.set(Box::new(error));
                 None
             }
         }
@@ -238,7 +238,7 @@ impl Checkpoint {
 
     /// Why a tensor that is listed could not be fetched.
     pub fn failure(&self) -> Option<&LoadError> {
-        self.failure.get()
+        self.failure.get().map(|error| &**error)
     }
 
     /// The same model with every tensor replaced by what `change` makes of it, name and order kept.

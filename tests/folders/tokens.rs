@@ -110,7 +110,7 @@ fn what_cannot_be_translated_is_refused() {
     );
     check(
         "sharded",
-        &|json| json["post_processor"]["type"] = "BertProcessing".into(),
+        &|json| json["post_processor"] = json!({"type": "BertProcessing"}),
         &["post_processor", "BertProcessing"],
     );
     check(

@@ -221,7 +221,7 @@ fn every_inconsistency_has_its_error() {
         "a split file",
         split,
         "Split",
-        &["part 2 of a model split into 3", "--merge"],
+        &["should be called NAME-00002-of-00003.gguf", "part 2 of 3"],
     );
 
     case(

@@ -44,7 +44,8 @@ fn read_everything(file: &Checkpoint) -> usize {
             .bools(key)
             .map_or(0, |items| items.map_or(0, |items| items.len()));
     }
-    for tensor in file.tensors() {
+    for info in file.tensors() {
+        let tensor = info.fetch().expect("a mapped tensor");
         sum += tensor.element_count();
         sum += tensor
             .data

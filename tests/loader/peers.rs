@@ -96,7 +96,9 @@ pub fn check_against_json(path: &Path, expected: &Json) {
     }
     let tensors = expected["tensors"].as_array().expect("an array");
     assert_eq!(file.tensors().len(), tensors.len());
-    for (tensor, expected) in file.tensors().zip(tensors) {
+    for (info, expected) in file.tensors().zip(tensors) {
+        let tensor = info.fetch().expect("a mapped tensor");
+        assert_eq!(info.bytes(), tensor.data.len() as u64);
         assert_eq!(expected["name"], tensor.name);
         assert_eq!(expected["type"], tensor.dtype.name(), "{}", tensor.name);
         assert_eq!(
@@ -125,7 +127,7 @@ pub fn check_against_json(path: &Path, expected: &Json) {
 #[test]
 fn a_type_that_does_not_run_is_read_and_reported() {
     let file = Checkpoint::open(&fixture("toy.gguf")).expect("the fixture opens");
-    let tensor = file.tensor("not_runnable.weight").expect("it is there");
+    let tensor = file.info("not_runnable.weight").expect("it is there");
     assert_eq!(tensor.dtype, DType::IQ4_XS);
     let error = file
         .require_runnable(tensor)
@@ -140,7 +142,7 @@ fn a_type_that_does_not_run_is_read_and_reported() {
     ] {
         assert!(error.contains(part), "{error}");
     }
-    let runs = file.tensor("token_embd.weight").expect("it is there");
+    let runs = file.info("token_embd.weight").expect("it is there");
     assert!(file.require_runnable(runs).is_ok());
 }
 

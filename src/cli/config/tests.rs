@@ -165,6 +165,8 @@ fn default_toml_mentions_every_key_and_no_other() {
     let shape_keys = shape_keys(&shape).into_iter();
     known.extend(shape_keys.map(|key| format!(".model.shape.{key}")));
     known.insert(".model.shape".into());
+    let yarn = ["first", "last", "keep", "magnitude"];
+    known.extend(yarn.map(|key| format!(".model.shape.rope_yarn.{key}")));
     assert_eq!(documented, known);
 }
 

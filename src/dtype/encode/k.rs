@@ -161,8 +161,7 @@ fn shifted<const N: usize>(
         quants.fill(0);
         return (0.0, -min);
     }
-    let low = min;
-    let quant = |inverse: f32, x: f32| nearest(inverse * (x - low)).clamp(0, most) as u8;
+    let quant = |inverse: f32, x: f32, min: f32| nearest(inverse * (x - min)).clamp(0, most) as u8;
     let error = |scale: f32, min: f32, levels: &[u8]| {
         let mut sum = 0.0f32;
         for ((&x, &weight), &l) in x.iter().zip(weights).zip(levels) {
@@ -176,18 +175,19 @@ fn shifted<const N: usize>(
         }
         sum
     };
-    let inverse = most as f32 / (max - low);
+    let inverse = most as f32 / (max - min);
     let mut scale = 1.0 / inverse;
     for (q, &x) in quants.iter_mut().zip(x) {
-        *q = quant(inverse, x);
+        *q = quant(inverse, x, min);
     }
     let mut best = error(scale, min, quants);
     let mut levels = [0u8; N];
     for step in 0..=search.steps {
-        let inverse = (search.first + search.step * step as f32 + most as f32) / (max - low);
+        // From the best minimum so far, not from the first.
+        let inverse = (search.first + search.step * step as f32 + most as f32) / (max - min);
         let (mut l_sum, mut l2_sum, mut xl_sum) = (0.0f32, 0.0f32, 0.0f32);
         for ((level, &x), &weight) in levels.iter_mut().zip(x).zip(weights) {
-            *level = quant(inverse, x);
+            *level = quant(inverse, x, min);
             let l = f32::from(*level);
             l_sum += weight * l;
             l2_sum += weight * l * l;

@@ -1,7 +1,7 @@
 //! `tokenizer.json` as it is written, so far as it is read.
 
 use super::super::ImportError;
-use super::super::error::{short, unsupported, value};
+use super::super::error::{short, unsupported};
 use crate::loader::JsonFile;
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -147,7 +147,12 @@ impl Parsed<'_> {
         expected: impl Into<String>,
         found: String,
     ) -> ImportError {
-        value(self.file, key, expected, &Value::String(found))
+        ImportError::Value {
+            file: self.file.to_owned(),
+            key: key.to_owned(),
+            expected: expected.into(),
+            found,
+        }
     }
 
     /// The error for a part that is not translated.

@@ -2,7 +2,7 @@
 
 use super::super::ImportError;
 use super::super::config::{Config, tokens};
-use super::super::error::{short, value};
+use super::super::error::value;
 use super::END_IDS;
 use super::parse::Parsed;
 use crate::loader::{Array, Folder, JsonFile, Metadata};
@@ -207,7 +207,7 @@ fn chat_templates(
             file.path(),
             "chat_template",
             "a text, or a list of named texts",
-            &short(template).into(),
+            template,
         )
     };
     match template {

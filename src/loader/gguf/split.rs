@@ -51,7 +51,7 @@ pub(in crate::loader) fn join(opened: Checkpoint) -> Result<Checkpoint, LoadErro
     let missing: Vec<String> = paths
         .iter()
         .filter(|path| !path.exists())
-        .map(name)
+        .map(|path| name(path))
         .collect();
     if !missing.is_empty() {
         let problem = format!(
@@ -84,7 +84,7 @@ fn part_paths(path: &Path, part: &Part) -> Result<Vec<PathBuf>, LoadError> {
         return Err(split(path, problem));
     }
     let ending = |number: u64| format!("-{:05}-of-{count:05}.gguf", number + 1);
-    let file = name(&path.to_path_buf());
+    let file = name(path);
     let Some(stem) = file.strip_suffix(&ending(number)) else {
         let problem = format!(
             "is part {} of {count} by its metadata, and should be called NAME{}",
@@ -151,7 +151,7 @@ fn split(file: &Path, problem: String) -> LoadError {
     }
 }
 
-fn name(path: &PathBuf) -> String {
+fn name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
         .to_string_lossy()
