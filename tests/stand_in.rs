@@ -172,10 +172,7 @@ fn a_replayed_step_asks_the_driver_for_one_launch() {
         session.step(token).expect("a step");
     }
     let set = c_long::from(steps);
-    assert_eq!(
-        AVOIDED.map(count),
-        [before[0], before[1] + set, before[2]]
-    );
+    assert_eq!(AVOIDED.map(count), [before[0], before[1] + set, before[2]]);
     assert_eq!(count("graph_launches") - replays, c_long::from(steps));
     let report = session.report();
     assert_eq!(report.replays, u64::from(steps) + 1);
@@ -222,7 +219,9 @@ fn steps_that_advance_by_themselves_ask_for_nothing_else() {
     let count = |name| calls(directory.path(), name);
     let (before, replays) = (AVOIDED.map(count), count("graph_launches"));
     for _ in 0..3 {
-        let mark = recording.advance(4, false).unwrap_or_else(|e| panic!("{e}"));
+        let mark = recording
+            .advance(4, false)
+            .unwrap_or_else(|e| panic!("{e}"));
         recording.wait(mark).unwrap_or_else(|e| panic!("{e}"));
     }
     assert_eq!(AVOIDED.map(count), before);
