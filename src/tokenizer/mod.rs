@@ -51,7 +51,8 @@ use vocabulary::{Kind, Pieces, Spelling, TokenList};
 
 const MODEL: &str = "tokenizer.ggml.model";
 
-/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it.
+/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it; without it
+/// the pre-tokenizer decides.
 pub const NFC: &str = "greta.tokenizer.nfc";
 /// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
 /// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
@@ -200,7 +201,8 @@ impl Tokenizer {
             Model::ByteLevel(_) => SpacePrefix::Never,
             Model::Scored(_) => SpacePrefix::read(metadata)?,
         };
-        let nfc = metadata.bool(NFC)?.unwrap_or(false);
+        let composed = matches!(&model, Model::ByteLevel(model) if model.composed());
+        let nfc = metadata.bool(NFC)?.unwrap_or(composed);
         let strip = strips_right(metadata)?;
         Ok(Tokenizer {
             partition: Partition::new(&list, strip),
