@@ -93,7 +93,10 @@ pub enum Part {
 pub(super) enum Ran {
     Decode,
     /// One of the prompt's; `row` of its result is the last token's.
-    Prompt { index: usize, row: usize },
+    Prompt {
+        index: usize,
+        row: usize,
+    },
 }
 
 /// What a session has done and what it holds.
