@@ -111,6 +111,8 @@ pub struct Report {
     pub replays: u64,
     /// Prompt chunks replayed.
     pub prompt_replays: u64,
+    /// Rows of prompts computed: tokens that were not in the cache.
+    pub prompt_rows: u64,
     /// Steps and chunks run eagerly.
     pub eager_steps: u64,
     /// Whether replaying replays a recording; `false` where a driver could not capture.
@@ -136,6 +138,9 @@ pub struct Session {
     pub(super) options: SessionOptions,
     pub(super) position: u32,
     vocabulary: u32,
+    /// The token at each filled position; as long as `position`, and never longer than the context.
+    pub(super) tokens: Vec<u32>,
+    prompt_rows: u64,
     /// Whether the device's next step is at `position`, with the token that was chosen for it.
     pub(super) linked: bool,
     /// Where the last token's logits are.
@@ -165,6 +170,8 @@ impl Session {
             backend,
             options: options.clone(),
             position: 0,
+            tokens: Vec::with_capacity(options.context as usize),
+            prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
             linked: false,
             last: Ran::Prompt { index: 0, row: 0 },
@@ -196,6 +203,7 @@ impl Session {
         if position < self.position {
             self.position = position;
             self.linked = false;
+            self.tokens.truncate(position as usize);
         }
     }
 
@@ -267,7 +275,7 @@ impl Session {
         };
         self.linked = false;
         run(&mut *self.decode, step, self.options.eager)?;
-        self.position += 1;
+        self.append(&[token]);
         self.linked = true;
         self.last = Ran::Decode;
         Ok(self.decode.result(0))
@@ -333,13 +341,20 @@ impl Session {
             tokens: &tokens[..rows],
         };
         run(&mut *self.prompts[index], step, self.options.eager)?;
-        self.position += rows as u32;
+        self.prompt_rows += rows as u64;
+        self.append(&tokens[..rows]);
         let row = match self.options.logits {
             Logits::Last => 0,
             Logits::All => rows - 1,
         };
         self.last = Ran::Prompt { index, row };
         Ok(rows)
+    }
+
+    /// Records tokens that have been computed.
+    fn append(&mut self, tokens: &[u32]) {
+        self.position += tokens.len() as u32;
+        self.tokens.extend_from_slice(tokens);
     }
 
     /// The program a decode step replays.
@@ -358,6 +373,7 @@ impl Session {
             nodes: self.decode.nodes(),
             replays: self.decode.replays(),
             prompt_replays: self.prompts.iter().map(|p| p.replays()).sum(),
+            prompt_rows: self.prompt_rows,
             eager_steps: all().map(|recording| recording.eager_steps()).sum(),
             graph_replay: fallback.is_none(),
             graph_fallback: fallback.map(str::to_string),

@@ -76,6 +76,13 @@ impl Partition {
         }
     }
 
+    /// The tokens that are recognised, with their spellings, longest first.
+    pub(super) fn spellings(&self) -> impl Iterator<Item = (u32, &str)> + '_ {
+        self.specials
+            .iter()
+            .map(|special| (special.id, special.text.as_str()))
+    }
+
     /// Cuts `text`; control and unknown tokens are recognised only if `parse`.
     pub(super) fn split<'t>(&self, text: &'t str, parse: bool) -> Vec<Fragment<'t>> {
         let mut fragments = Vec::new();
