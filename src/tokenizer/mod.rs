@@ -57,6 +57,9 @@ pub const NFC: &str = "greta.tokenizer.nfc";
 /// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
 /// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
 pub const SPACE_PREFIX: &str = "greta.tokenizer.space_prefix";
+/// This program's own key (array of ids): tokens that are recognised wherever their text is written, though they are text
+/// and no structure.
+pub const WHOLE_IDS: &str = "greta.tokenizer.whole_token_ids";
 /// This program's own key (array of ids): tokens that end generation besides those that GGUF's keys name.
 pub const END_IDS: &str = "greta.tokenizer.end_token_ids";
 
@@ -210,8 +213,9 @@ impl Tokenizer {
         let composed = matches!(&model, Model::ByteLevel(model) if model.composed());
         let nfc = metadata.bool(NFC)?.unwrap_or(composed);
         let strip = strips_right(metadata)?;
+        let whole = metadata.u32s(WHOLE_IDS)?.unwrap_or_default();
         Ok(Tokenizer {
-            partition: Partition::new(&list, strip),
+            partition: Partition::new(&list, &whole, strip),
             pieces: Pieces::new(&list, spelling),
             kinds: list.kinds,
             model,
