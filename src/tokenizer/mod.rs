@@ -7,10 +7,10 @@
 //! * `llama`: SentencePiece's byte-pair encoding by scores, with byte fallback (`spm`).
 //!
 //! Where implementations differ, llama.cpp's behaviour is the reference, because the files are made for it: how special
-//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Two of
-//! its rules are not followed: a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is;
-//! and decoding removes no spaces before punctuation, so that decoding what was encoded gives the text back where the
-//! vocabulary allows it.
+//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Three of
+//! its rules are not followed: Qwen's text is brought to Unicode's normal form C first, as the models' own tokenizer does;
+//! a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is; and decoding removes no spaces
+//! before punctuation, so that decoding what was encoded gives the text back where the vocabulary allows it.
 //!
 //! Malformed metadata is an error that names file, key and both sides; nothing here panics on input. Building takes some
 //! 20 ms for 50,000 tokens, on one thread.
