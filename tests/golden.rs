@@ -103,7 +103,7 @@ fn families() {
 #[test]
 fn llama_on_a_gpu() {
     let model = toy("llama", 2);
-    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
+    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32), ("gpu.prompt.fast", 64)] {
         let arena = Bump::new();
         let extent = Extent {
             kv_type: KvType::F16,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::dtype::DType;
 use crate::graph::KvType;
-use crate::runtime::DeviceChoice;
+use crate::runtime::{DeviceChoice, PromptPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use measure::{BenchArgs, GraphArgs, GraphFormat, Stage};
@@ -95,6 +95,10 @@ pub struct SessionArgs {
     /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
+    /// What a GPU computes prompts of more than 32 tokens with: fast (16-bit floats on the matrix cores), or exact, as
+    /// single steps are computed.
+    #[arg(long, value_name = "PRECISION")]
+    pub prompt_precision: Option<PromptPrecision>,
     /// Launch every step anew instead of replaying the recording.
     #[arg(long)]
     pub eager: bool,

@@ -169,6 +169,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         context: limited("--ctx", context, CONTEXT_MAX)?,
         kv_type: config.kv_type,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
+        prompt_precision: config.prompt_precision,
         eager: config.eager,
         logits: wanted.logits,
         ..SessionOptions::default()

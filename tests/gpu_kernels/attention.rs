@@ -12,22 +12,22 @@ use half::f16;
 const BOUND: f64 = 4e-6;
 
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    h: usize,
-    g: usize,
-    d: usize,
-    s: usize,
-    window: usize,
-    position: usize,
-    rows: usize,
+pub struct Shape {
+    pub h: usize,
+    pub g: usize,
+    pub d: usize,
+    pub s: usize,
+    pub window: usize,
+    pub position: usize,
+    pub rows: usize,
 }
 
-struct Case {
+pub struct Case {
     shape: Shape,
-    q: Vec<f32>,
-    k: Vec<f16>,
-    v: Vec<f16>,
-    scale: f32,
+    pub q: Vec<f32>,
+    pub k: Vec<f16>,
+    pub v: Vec<f16>,
+    pub scale: f32,
 }
 
 impl Shape {
@@ -41,7 +41,7 @@ impl Shape {
 }
 
 impl Case {
-    fn new(rng: &mut Rng, shape: Shape) -> Case {
+    pub fn new(rng: &mut Rng, shape: Shape) -> Case {
         let Shape {
             h,
             g,
@@ -71,7 +71,7 @@ impl Case {
         }
     }
 
-    fn expected(&self, r: usize) -> Vec<(f64, f64)> {
+    pub fn expected(&self, r: usize) -> Vec<(f64, f64)> {
         let Shape {
             h,
             g,
@@ -109,7 +109,7 @@ impl Case {
         out
     }
 
-    fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
+    pub fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
         bench.bytes(
             &cache
                 .iter()

@@ -79,8 +79,10 @@ pub struct SessionSection {
     pub context: Option<usize>,
     /// Element type of the KV cache.
     pub kv_type: Option<Spanned<String>>,
-    /// Rows of the prompt that are computed at once.
-    pub chunk_rows: Option<Spanned<usize>>,
+    /// Rows of the prompt that are computed at once, at most; 0: what suits the device.
+    pub chunk_rows: Option<usize>,
+    /// `fast` or `exact`.
+    pub prompt_precision: Option<Spanned<String>>,
     /// Launch every step anew instead of replaying.
     pub eager: Option<bool>,
 }

@@ -21,7 +21,7 @@ use super::threads;
 use crate::dtype::DType;
 use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
-use crate::runtime::{DeviceChoice, UnknownDevice};
+use crate::runtime::{DeviceChoice, PromptPrecision, UnknownDevice, UnknownPrecision};
 use crate::sampler::Sampling;
 pub use error::ConfigError;
 use error::Located;
@@ -59,8 +59,10 @@ pub struct Config {
     pub context: Option<usize>,
     /// What the KV cache's elements are.
     pub kv_type: KvType,
-    /// Rows of the prompt that are computed at once.
+    /// Rows of the prompt that are computed at once, at most; 0: what suits the device.
     pub chunk_rows: usize,
+    /// What a GPU computes long prompts with.
+    pub prompt_precision: PromptPrecision,
     /// Launch every step anew instead of replaying.
     pub eager: bool,
     /// How a token is chosen.
@@ -106,7 +108,8 @@ impl Default for Config {
             threads: 0,
             context: None,
             kv_type: KvType::F16,
-            chunk_rows: 256,
+            chunk_rows: 0,
+            prompt_precision: PromptPrecision::default(),
             eager: false,
             sampling: Sampling::greedy(),
             max_tokens: 256,
@@ -253,12 +256,12 @@ impl Config {
             let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
             self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
-        if let Some(rows) = session.chunk_rows {
-            if *rows.as_ref() == 0 {
-                return Err(at.error(rows.span(), "chunk_rows must be at least 1".into()));
-            }
-            self.chunk_rows = rows.into_inner();
+        if let Some(precision) = session.prompt_precision {
+            let parsed: Result<_, UnknownPrecision> = precision.as_ref().parse();
+            self.prompt_precision =
+                parsed.map_err(|e| at.error(precision.span(), e.to_string()))?;
         }
+        set(&mut self.chunk_rows, session.chunk_rows);
         set(&mut self.threads, session.threads);
         set(
             &mut self.context,
@@ -274,6 +277,7 @@ impl Config {
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
         set(&mut self.kv_type, args.kv_type);
+        set(&mut self.prompt_precision, args.prompt_precision);
         self.eager |= args.eager;
         Ok(())
     }

@@ -92,7 +92,8 @@ fn complete() -> File {
             threads: Some(1),
             context: Some(1),
             kv_type: spanned(),
-            chunk_rows: Some(Spanned::new(0..0, 1)),
+            chunk_rows: Some(1),
+            prompt_precision: spanned(),
             eager: Some(true),
         },
         sampling: SamplingSection {
@@ -127,6 +128,7 @@ fn default_toml_is_the_default() {
         threads: 77,
         context: Some(77),
         chunk_rows: 77,
+        prompt_precision: PromptPrecision::Exact,
         eager: true,
         ignore_eos: true,
         special: false,
@@ -217,7 +219,12 @@ fn errors_have_a_line_and_a_column() {
         "2:10",
         "supported: auto, cpu, hip",
     );
-    check("[session]\nchunk_rows = 0\n", "2:14", "at least 1");
+    check("[session]\nchunk_rows = -1\n", "2:14", "-1");
+    check(
+        "[session]\nprompt_precision = \"half\"\n",
+        "2:20",
+        "supported: fast, exact",
+    );
     check(
         "[generate]\non_full = \"wrap\"\n",
         "2:11",
