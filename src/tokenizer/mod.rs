@@ -143,12 +143,6 @@ pub struct Tokenizer {
     nfc: bool,
 }
 
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens)", self.kinds.len())
-    }
-}
-
 impl Tokenizer {
     /// Builds the tokenizer that a model file's metadata describes.
     ///
