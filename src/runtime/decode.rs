@@ -89,6 +89,10 @@ impl<'s> Decode<'s> {
         }
         let token = self.session.chosen_for(self.start + step)?;
         self.given += 1;
+        if step > 0 {
+            // The one before has been computed by the step that chose this one.
+            self.session.tokens.push(self.last[0]);
+        }
         self.last = [token, self.last[0]];
         self.session.now_at(self.start + step, self.queued == step);
         Ok(Some(token))

@@ -13,6 +13,7 @@ mod contents;
 mod decode;
 mod device;
 mod dump;
+mod prefix;
 pub mod recorded;
 mod session;
 

@@ -114,6 +114,8 @@ pub struct Report {
     pub replays: u64,
     /// Prompt chunks replayed.
     pub prompt_replays: u64,
+    /// Rows of prompts computed: tokens that were not in the cache.
+    pub prompt_rows: u64,
     /// Steps and chunks run eagerly.
     pub eager_steps: u64,
     /// Whether replaying replays a recording; `false` where a driver could not capture.
@@ -139,6 +141,9 @@ pub struct Session {
     pub(super) options: SessionOptions,
     pub(super) position: u32,
     vocabulary: u32,
+    /// The token at each filled position; as long as `position`, and never longer than the context.
+    pub(super) tokens: Vec<u32>,
+    prompt_rows: u64,
     /// Whether the device's next step is at `position`, with the token that was chosen for it.
     pub(super) linked: bool,
     /// Where the last token's logits are.
@@ -168,6 +173,8 @@ impl Session {
             backend,
             options: options.clone(),
             position: 0,
+            tokens: Vec::with_capacity(options.context as usize),
+            prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
             linked: false,
             last: Ran::Prompt { index: 0, row: 0 },
@@ -199,6 +206,7 @@ impl Session {
         if position < self.position {
             self.position = position;
             self.linked = false;
+            self.tokens.truncate(position as usize);
         }
     }
 
@@ -270,7 +278,7 @@ impl Session {
         };
         self.linked = false;
         run(&mut *self.decode, step, self.options.eager)?;
-        self.position += 1;
+        self.append(&[token]);
         self.linked = true;
         self.last = Ran::Decode;
         Ok(self.decode.result(0))
@@ -336,13 +344,20 @@ impl Session {
             tokens: &tokens[..rows],
         };
         run(&mut *self.prompts[index], step, self.options.eager)?;
-        self.position += rows as u32;
+        self.prompt_rows += rows as u64;
+        self.append(&tokens[..rows]);
         let row = match self.options.logits {
             Logits::Last => 0,
             Logits::All => rows - 1,
         };
         self.last = Ran::Prompt { index, row };
         Ok(rows)
+    }
+
+    /// Records tokens that have been computed.
+    fn append(&mut self, tokens: &[u32]) {
+        self.position += tokens.len() as u32;
+        self.tokens.extend_from_slice(tokens);
     }
 
     /// The program a decode step replays.
@@ -361,6 +376,7 @@ impl Session {
             nodes: self.decode.nodes(),
             replays: self.decode.replays(),
             prompt_replays: self.prompts.iter().map(|p| p.replays()).sum(),
+            prompt_rows: self.prompt_rows,
             eager_steps: all().map(|recording| recording.eager_steps()).sum(),
             graph_replay: fallback.is_none(),
             graph_fallback: fallback.map(str::to_string),

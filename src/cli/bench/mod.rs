@@ -38,6 +38,8 @@ const FIRST_PROMPT: &str = "Once upon a time,";
 
 /// Steps of which `--profile` takes the median.
 const PROFILED_STEPS: usize = 20;
+/// Prompt chunks of which it does, each as long as hundreds of steps.
+const PROFILED_CHUNKS: usize = 5;
 
 pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
     let mut config = Config::load(&args.model).map_err(CliError::input)?;
@@ -69,6 +71,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             session,
             tokenizer,
             load_time,
+            ..
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
@@ -123,23 +126,31 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         }
         json.compare = Some(compared);
     }
-    let measured = args.profile.then(|| {
-        let position = profile::position(args.position, 1, session.context())?;
-        profile::measure(&mut session, Part::Decode, position, PROFILED_STEPS, stream)
-    });
-    let measured = measured.transpose()?;
-    let recorded = measured
-        .as_ref()
-        .map(|m| m.recorded(&session, Part::Decode));
+    let mut measured = Vec::new();
+    if args.profile {
+        let step = profile::position(args.position, 1, session.context())?;
+        // A prompt begins with an empty cache.
+        let parts = [
+            (Part::Decode, step, PROFILED_STEPS),
+            (Part::Prompt, 0, PROFILED_CHUNKS),
+        ];
+        for (part, position, steps) in parts {
+            let found = profile::measure(&mut session, part, position, steps, stream)?;
+            measured.push((part, found));
+        }
+    }
+    let recorded = measured.iter().map(|(part, m)| m.recorded(&session, *part));
     match args.output.format {
         Format::Json => {
-            json.profile = recorded.as_ref().map(runtime::recorded::document);
+            let mut documents = recorded.map(|r| runtime::recorded::document(&r));
+            json.profile = documents.next();
+            json.prompt_profile = documents.next();
             output::json(&json)
         }
         Format::Text => {
-            let profile = recorded.as_ref().and_then(runtime::recorded::summary);
-            let profile = profile.map_or(String::new(), |text| format!("\n{text}"));
-            output::text(&(table(&json) + &profile))
+            let summaries = recorded.filter_map(|r| runtime::recorded::summary(&r));
+            let summaries: String = summaries.map(|text| format!("\n{text}")).collect();
+            output::text(&(table(&json) + &summaries))
         }
     }
 }

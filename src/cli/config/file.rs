@@ -21,6 +21,8 @@ pub struct File {
     pub sampling: SamplingSection,
     /// When a text ends.
     pub generate: GenerateSection,
+    /// How a conversation becomes a prompt.
+    pub chat: ChatSection,
 }
 
 /// `[model]`.
@@ -121,4 +123,21 @@ pub struct GenerateSection {
     pub ignore_eos: Option<bool>,
     /// Read special tokens in prompts.
     pub special: Option<bool>,
+    /// `stop` or `slide`.
+    pub on_full: Option<Spanned<String>>,
+    /// Tokens at the beginning that sliding keeps.
+    pub keep: Option<usize>,
+}
+
+/// `[chat]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatSection {
+    /// The system message.
+    pub system: Option<String>,
+    /// A template's name, or a file relative to this file.
+    pub template: Option<String>,
+    /// Whether the template is told to have the model think.
+    pub thinking: Option<bool>,
 }

@@ -111,6 +111,13 @@ fn complete() -> File {
             stop: Some(Spanned::new(0..0, vec!["x".into()])),
             ignore_eos: Some(true),
             special: Some(true),
+            on_full: spanned(),
+            keep: Some(1),
+        },
+        chat: ChatSection {
+            system: text(),
+            template: text(),
+            thinking: Some(true),
         },
     }
 }
@@ -127,6 +134,7 @@ fn default_toml_is_the_default() {
         overlap: false,
         ignore_eos: true,
         special: false,
+        on_full: OnFull::Slide,
         max_tokens: 77,
         stop: vec!["x".into()],
         device: DeviceChoice::Cpu,
@@ -219,6 +227,12 @@ fn errors_have_a_line_and_a_column() {
         "2:20",
         "supported: fast, exact",
     );
+    check(
+        "[generate]\non_full = \"wrap\"\n",
+        "2:11",
+        "supported: stop, slide",
+    );
+    check("[chat]\nsystems = \"x\"\n", "2:1", "systems");
     check("[generate]\nstop = [\"é\", \"\"]\n", "2:8", "empty");
     check("[model]\nsha256 = \"12\"\n", "2:10", "64 hexadecimal");
     check(
