@@ -103,7 +103,7 @@ fn families() {
 #[test]
 fn llama_on_a_gpu() {
     let model = toy("llama", 2);
-    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
+    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32), ("gpu.prompt.fast", 64)] {
         let arena = Bump::new();
         let extent = Extent {
             kv_type: KvType::F16,
@@ -113,7 +113,8 @@ fn llama_on_a_gpu() {
         };
         let wave = 64;
         let step = compile(&model, &arena, extent, Target::Gpu { wave }).expect("the toy compiles");
-        let launches = gpu::lower(&step.program, wave).expect("heads of 16");
+        let launches =
+            gpu::lower(&step.program, &gpu::Hardware::typical(wave)).expect("heads of 16");
         let text = format!("{}\n{}", step.program.text(), gpu::text(&launches));
         compare(&format!("llama.{kind}.program.txt"), &text);
     }

@@ -6,6 +6,7 @@
 mod gpu_kernels {
     pub mod attention;
     pub mod bench;
+    pub mod half;
     pub mod matrices;
     pub mod rows;
     pub mod sample;
@@ -15,7 +16,7 @@ mod runner;
 mod support;
 
 use gpu_kernels::bench::Bench;
-use gpu_kernels::{attention, matrices, rows, sample};
+use gpu_kernels::{attention, half, matrices, rows, sample};
 use std::process::ExitCode;
 
 const TESTS: &[runner::Test<Bench>] = &[
@@ -23,8 +24,12 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("gemv_in_every_shape_of_group", matrices::every_group),
     ("gemv_of_rows_longer_than_the_lds", matrices::long_rows),
     ("gemv3", matrices::gemv3),
+    ("gemv_after_a_norm", matrices::normed),
     ("gated_gemv", matrices::gated),
     ("gemm", matrices::gemm),
+    ("half_gemm", half::gemm),
+    ("half_rows_are_the_cpus", half::rows),
+    ("half_attention", half::attention),
     ("quantize_gives_the_cpus_bits", rows::quantize),
     ("norms", rows::norms),
     ("element_by_element", rows::elementwise),
@@ -35,6 +40,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("sample_leads_to_the_next_step", sample::next),
     ("step_and_stream", rows::step_and_stream),
     ("attention_of_one_row", attention::split),
+    ("attention_of_a_whole_step", attention::step),
     ("attention_of_many_rows", attention::rows),
 ];
 

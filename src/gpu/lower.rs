@@ -8,8 +8,10 @@
 
 mod product;
 
-use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
+use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry, Machine};
+use super::hardware::Hardware;
 use super::launch::{Arg, Args, Form, KernelLaunch, Link};
+use super::overlap;
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
 use crate::program::{Launch, Program, Slot};
@@ -34,11 +36,12 @@ pub enum LowerError {
     },
 }
 
-/// Lowers a program for waves of `wave` lanes.
-pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerError> {
+/// Lowers a program for a kind of device.
+pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>, LowerError> {
     let mut lower = Lower {
         program,
-        wave,
+        hardware,
+        machine: hardware.machine,
         launch: None,
         out: Vec::new(),
     };
@@ -69,6 +72,7 @@ fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
     }
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
+    | Op::AttentionStep { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op
     else {
         return Ok(());
@@ -85,7 +89,8 @@ fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
 
 struct Lower<'p> {
     program: &'p Program,
-    wave: u32,
+    hardware: &'p Hardware,
+    machine: Machine,
     launch: Option<usize>,
     out: Vec<KernelLaunch>,
 }
@@ -98,6 +103,8 @@ impl Lower<'_> {
             lds_bytes,
         } = geometry;
         self.out.push(KernelLaunch {
+            overlaps: overlap::waits(&kernel),
+            tuned: None,
             kernel,
             grid,
             block,
@@ -105,6 +112,13 @@ impl Lower<'_> {
             args,
             launch: self.launch,
         });
+    }
+
+    /// A launch whose geometry the tuning table has a say in.
+    fn push_tuned(&mut self, kernel: String, launch: GemvLaunch, args: Vec<Arg>) {
+        self.push(kernel, launch.geometry, args);
+        let pushed = self.out.last_mut().expect("it was just pushed");
+        pushed.tuned = Some(launch.key);
     }
 
     /// The first token of every part of the row, then one token of all.
@@ -119,7 +133,7 @@ impl Lower<'_> {
         let mut args = Args::new();
         args.u32(rows).link(Link::Scores).u32(n).link(Link::Rule);
         args.link(Link::Firsts)
-            .u32(geometry::sample_chunks(n, self.wave));
+            .u32(geometry::sample_chunks(n, self.machine.wave()));
         args.link(Link::Next)
             .link(Link::History)
             .u32(self.program.context)
@@ -139,7 +153,15 @@ impl Lower<'_> {
             .outputs
             .first()
             .is_some_and(|s| s.element == Element::Q15A);
-        let name = |base: &str| format!("{base}{}", if quantizes { "_quantize" } else { "" });
+        let halves = launch
+            .outputs
+            .first()
+            .is_some_and(|s| s.element == Element::F16);
+        let name = |base: &str| match (quantizes, halves) {
+            (true, _) => format!("{base}_quantize"),
+            (_, true) => format!("{base}_half"),
+            _ => base.to_string(),
+        };
         let mut args = Args::new();
         match launch.op {
             Op::Embed { scale } => {
@@ -184,6 +206,8 @@ impl Lower<'_> {
                     .u32(y.cols);
                 let geometry = if quantizes {
                     geometry::rms_norm_quantize(y.cols, rows)
+                } else if halves {
+                    geometry::half_rows(y.cols, rows)
                 } else {
                     args.u32(groups);
                     geometry::rms_norm(y.cols, groups, rows)
@@ -192,11 +216,22 @@ impl Lower<'_> {
                 self.push(name("rms_norm"), geometry, args.0);
             }
             Op::Gemm { residual } => self.gemm(launch, residual),
-            Op::GatedGemm(activation) => self.gated_gemv(launch, activation),
+            Op::NormGemm { eps } => {
+                let norm = launch.weights.last().map(|&w| (w, eps));
+                self.gemvs(launch, norm);
+            }
+            Op::GatedGemm(activation) => self.gated_gemv(launch, activation, None),
+            Op::NormGatedGemm { eps, activation } => {
+                self.gated_gemv(launch, activation, Some((launch.weights[2], eps)));
+            }
             Op::Quantize => {
                 let y = launch.outputs[0];
                 args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
-                self.push("quantize".into(), geometry::quantize(y.cols, rows), args.0);
+                let (kernel, geometry) = match halves {
+                    true => ("round_rows", geometry::half_rows(y.cols, rows)),
+                    false => ("quantize", geometry::quantize(y.cols, rows)),
+                };
+                self.push(kernel.into(), geometry, args.0);
             }
             Op::LastRow => {
                 let (x, y) = (input(0), launch.outputs[0]);
@@ -239,11 +274,11 @@ impl Lower<'_> {
                     .u32(y.cols)
                     .u32(activation_code(activation))
                     .u32(rows);
-                self.push(
-                    "gated_mul".into(),
-                    geometry::elementwise(y.cols, rows),
-                    args.0,
-                );
+                let geometry = match halves {
+                    true => geometry::half_rows(y.cols, rows),
+                    false => geometry::elementwise(y.cols, rows),
+                };
+                self.push(name("gated_mul"), geometry, args.0);
             }
             Op::Rope {
                 heads,
@@ -299,11 +334,45 @@ impl Lower<'_> {
                 args.u32(heads.query).u32(heads.kv).u32(heads.size);
                 args.u32(self.program.context).u32(window.unwrap_or(0));
                 args.f32(scale).u32(rows);
-                self.push(
-                    "attention_rows".into(),
-                    geometry::attention_rows(heads.query, heads.kv, rows),
-                    args.0,
-                );
+                let columns = geometry::flash_columns(heads.size);
+                let (kernel, geometry) = match columns.filter(|_| self.program.is_half()) {
+                    Some(columns) => (
+                        format!("attention_flash_{columns}"),
+                        geometry::attention_flash(
+                            heads.query,
+                            heads.kv,
+                            columns,
+                            rows,
+                            self.machine,
+                        ),
+                    ),
+                    None => (
+                        "attention_rows".into(),
+                        geometry::attention_rows(heads.query, heads.kv, rows),
+                    ),
+                };
+                self.push(kernel, geometry, args.0);
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                style,
+                scale,
+                window,
+                blocks,
+            } => {
+                let (y, partials) = (launch.outputs[0], launch.outputs[1]);
+                for i in 0..4 {
+                    args.value(input(i));
+                }
+                args.caches(launch).value(partials).tickets().value(y);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(dims).u32(style_code(style));
+                args.u32(self.program.context).u32(window.unwrap_or(0));
+                args.f32(scale).u32(quantizes.into());
+                let (kernel, geometry) =
+                    geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
+                self.push(kernel.into(), geometry, args.0);
             }
             Op::AttentionSplit {
                 heads,

@@ -53,6 +53,7 @@ fn twins(model: &Model, found: &Found, program: Program) -> Twins {
     let setup = gpu::Setup {
         threads: 2,
         poison: false,
+        overlap: true,
     };
     let gpu = Gpu::new(found, setup, &[&program], &fetch, &|_, _| ());
     let gpu = gpu.unwrap_or_else(|e| panic!("{e}"));

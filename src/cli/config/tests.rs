@@ -92,8 +92,10 @@ fn complete() -> File {
             threads: Some(1),
             context: Some(1),
             kv_type: spanned(),
-            chunk_rows: Some(Spanned::new(0..0, 1)),
+            chunk_rows: Some(1),
+            prompt_precision: spanned(),
             eager: Some(true),
+            overlap: Some(true),
         },
         sampling: SamplingSection {
             temperature: Some(1.0),
@@ -109,6 +111,13 @@ fn complete() -> File {
             stop: Some(Spanned::new(0..0, vec!["x".into()])),
             ignore_eos: Some(true),
             special: Some(true),
+            on_full: spanned(),
+            keep: Some(1),
+        },
+        chat: ChatSection {
+            system: text(),
+            template: text(),
+            thinking: Some(true),
         },
     }
 }
@@ -120,9 +129,12 @@ fn default_toml_is_the_default() {
         threads: 77,
         context: Some(77),
         chunk_rows: 77,
+        prompt_precision: PromptPrecision::Exact,
         eager: true,
+        overlap: false,
         ignore_eos: true,
         special: false,
+        on_full: OnFull::Slide,
         max_tokens: 77,
         stop: vec!["x".into()],
         device: DeviceChoice::Cpu,
@@ -209,7 +221,18 @@ fn errors_have_a_line_and_a_column() {
         "2:10",
         "supported: auto, cpu, hip",
     );
-    check("[session]\nchunk_rows = 0\n", "2:14", "at least 1");
+    check("[session]\nchunk_rows = -1\n", "2:14", "-1");
+    check(
+        "[session]\nprompt_precision = \"half\"\n",
+        "2:20",
+        "supported: fast, exact",
+    );
+    check(
+        "[generate]\non_full = \"wrap\"\n",
+        "2:11",
+        "supported: stop, slide",
+    );
+    check("[chat]\nsystems = \"x\"\n", "2:1", "systems");
     check("[generate]\nstop = [\"é\", \"\"]\n", "2:8", "empty");
     check("[model]\nsha256 = \"12\"\n", "2:10", "64 hexadecimal");
     check(

@@ -2,20 +2,18 @@
 //!
 //! Hugging Face ranks *merges*, SentencePiece scores *results*. A `tokenizer.json` was made from scores: every way to cut
 //! a piece in two is a merge, and they are listed best score first. So a piece's rank among the results is its score
-//! again, up to a scale that does not matter. Two things are checked, since only a file made otherwise has them: that a
-//! piece's merges are listed together, and that no piece could be put together that the merges do not make.
+//! again, up to a scale that does not matter. A file in which the merges of a piece are not listed together was made
+//! otherwise and is refused; runs of spaces, whose merges some files spread, come out the same either way.
 
 use super::super::ImportError;
 use super::parse::Parsed;
-use super::{Kind, SPACE_PREFIX, Tokens};
+use super::{Kind, SPACE_PREFIX, Tokens, WHOLE_IDS};
 use crate::loader::{Array, Metadata};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// What stands for a space.
 const SPACE: char = '▁';
-/// The score of runs of spaces, all alike: below every other, as SentencePiece's training gives them.
-const RUN_SCORE: f32 = -1e9;
 /// The score of what is never a result.
 const NO_SCORE: f32 = -2e9;
 
@@ -46,13 +44,15 @@ pub(super) fn translate(
             "false, with byte_fallback",
         ));
     }
-    for (text, kind) in tokens.texts.iter().zip(&mut tokens.kinds) {
+    let mut whole = Vec::new();
+    for (id, (text, kind)) in tokens.texts.iter().zip(&mut tokens.kinds).enumerate() {
         if *kind == Kind::Normal && is_byte(text) {
             *kind = Kind::Byte;
         }
-        // Hugging Face finds an added `▁▁` only where somebody wrote that; the merges make it of two spaces.
+        // Hugging Face finds an added `▁▁` where somebody wrote that; of two spaces the merges make it, and it prints them.
         if *kind == Kind::UserDefined && text.contains(SPACE) {
             *kind = Kind::Normal;
+            whole.push(id as u32);
         }
     }
     let quirk = parsed
@@ -68,6 +68,9 @@ pub(super) fn translate(
     to.insert("tokenizer.ggml.pre", "default");
     to.insert("tokenizer.ggml.scores", Array::from(&scores[..]));
     to.insert("tokenizer.ggml.add_space_prefix", prefix != Prefix::Never);
+    if !whole.is_empty() {
+        to.insert(WHOLE_IDS, Array::from(&whole[..]));
+    }
     match prefix {
         Prefix::Never | Prefix::Always => {}
         Prefix::AlwaysUnlessThere => {
@@ -128,7 +131,7 @@ fn prefix(parsed: &Parsed) -> Result<Prefix, ImportError> {
 fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
     let vocab = &parsed.json.model.vocab;
     let mut scores = vec![NO_SCORE; tokens.texts.len()];
-    let mut made: HashMap<u32, usize> = HashMap::new();
+    let mut made: HashSet<u32> = HashSet::new();
     let (mut rank, mut last) = (0usize, None);
     for (index, merge) in parsed.json.model.merges.iter().enumerate() {
         let key = || format!("model.merges[{index}]");
@@ -145,7 +148,12 @@ fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
             continue;
         }
         let is_run = whole.chars().all(|c| c == SPACE);
-        if made.insert(id, rank).is_some() && !is_run {
+        // An added token is cut out of a text before anything is merged, so its merges never count.
+        let is_merged = matches!(tokens.kinds[id as usize], Kind::Normal | Kind::Byte);
+        if made.contains(&id) {
+            if is_run || !is_merged {
+                continue;
+            }
             let found =
                 format!("one that makes {whole:?}, as an earlier one does, with others between");
             return Err(parsed.wrong(
@@ -154,7 +162,8 @@ fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
                 found,
             ));
         }
-        scores[id as usize] = if is_run { RUN_SCORE } else { -(rank as f32) };
+        made.insert(id);
+        scores[id as usize] = -(rank as f32);
         last = Some(id);
         rank += 1;
     }

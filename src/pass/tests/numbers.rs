@@ -6,11 +6,14 @@ const OPTIONS: Options = Options {
     attention_split: 4,
     gates: Gates::Any,
     gated_quantizes: true,
+    norm_cols: 0,
+    attention_blocks: None,
+    half_rows: None,
 };
 
 #[test]
 fn quantize() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     // In the producer, where it can; the float GEMM's activation stays as it is.
     fires(
         pass,
@@ -52,7 +55,7 @@ fn quantize() {
 /// A value that is read as f32 too is rounded beside itself, once for all who want it rounded.
 #[test]
 fn quantize_beside() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     fires(
         pass,
         |toy| {
@@ -162,7 +165,9 @@ fn all_in_order() {
             ("fuse_gates", 1),
             ("merge_gemms", 0),
             ("fuse_residuals", 1),
+            ("fuse_norms", 0),
             ("fuse_rope_append", 0),
+            ("fuse_attention_steps", 0),
             ("split_attention", 0),
             ("quantize_activations", 2),
             ("eliminate_dead", 0),
@@ -175,6 +180,7 @@ fn all_in_order() {
 
     let options = Options {
         gated_quantizes: false,
+        half_rows: None,
         ..OPTIONS
     };
     let (graph, reports) = optimise(made, options).expect("a correct graph");
@@ -184,7 +190,7 @@ fn all_in_order() {
         ["embed", "rms_norm", "gated_gemm", "quantize", "gemm"]
     );
     let left = "quantize_activations: fired 1; left 1: gated_gemm leaves it to a quantize node";
-    assert_eq!(reports[5].to_string(), left);
+    assert_eq!(reports[7].to_string(), left);
 }
 
 /// A graph that is none is refused before any pass looks at it.
