@@ -24,6 +24,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("gemv_in_every_shape_of_group", matrices::every_group),
     ("gemv_of_rows_longer_than_the_lds", matrices::long_rows),
     ("gemv3", matrices::gemv3),
+    ("gemv_after_a_norm", matrices::normed),
     ("gated_gemv", matrices::gated),
     ("gemm", matrices::gemm),
     ("half_gemm", half::gemm),
@@ -39,6 +40,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("sample_leads_to_the_next_step", sample::next),
     ("step_and_stream", rows::step_and_stream),
     ("attention_of_one_row", attention::split),
+    ("attention_of_a_whole_step", attention::step),
     ("attention_of_many_rows", attention::rows),
 ];
 
