@@ -149,6 +149,7 @@ fn check_step(twins: &mut Twins, step: Step<'_>, judge: &mut Judge, place: &str)
 fn check(found: &Found, recipe: Recipe, rows: u32, starts: &[(u32, usize)], judge: &mut Judge) {
     let (toy, model) = open(recipe);
     let program = program(&model, found, rows, CONTEXT, Logits::Last);
+    judge.half = program.is_half();
     let mut twins = twins(&model, found, program);
     let mut rng = Rng::new(5);
     for &(position, live) in starts {
@@ -178,6 +179,7 @@ pub fn chunks(found: &Found) {
     for recipe in recipes() {
         let starts = [(0, 8), (61, 5), (CONTEXT - 8, 8), (3, 1)];
         check(found, recipe, 8, &starts, &mut judge);
+        // Rounded to 16-bit floats, but for f32 weights.
         check(found, recipe, 70, &[(0, 70), (20, 66)], &mut judge);
     }
     judge.conclude();
