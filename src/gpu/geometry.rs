@@ -272,7 +272,7 @@ pub fn attention_step(
         (..=128, 1) => "attention_step_128x1",
         (..=128, _) => "attention_step_128x4",
         (_, 1) => "attention_step_256x1",
-        _ => "attention_step_256x4",
+        _ => "attention_step_256x2",
     };
     let mut geometry = along(blocks, kv_heads, THREADS);
     geometry.lds_bytes = (4 * queries + 2 * 2) * head_size;

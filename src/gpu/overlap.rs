@@ -15,7 +15,7 @@ const WAIT: &[&str] = &[
     "attention_step_128x1",
     "attention_step_128x4",
     "attention_step_256x1",
-    "attention_step_256x4",
+    "attention_step_256x2",
     "attention_step_64x1",
     "attention_step_64x3",
     "attention_step_64x4",
