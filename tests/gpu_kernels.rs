@@ -36,6 +36,9 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("step_and_stream", rows::step_and_stream),
     ("attention_of_one_row", attention::split),
     ("attention_of_many_rows", attention::rows),
+    ("q8_0_append_gives_the_cpus_bits", attention::append_q8),
+    ("q8_0_attention_of_one_row", attention::split_q8),
+    ("q8_0_attention_of_many_rows", attention::rows_q8),
 ];
 
 fn main() -> ExitCode {

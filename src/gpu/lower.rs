@@ -6,6 +6,7 @@
 //! host memory to the device, so that a recording holds kernels and nothing else; a step of one row
 //! finds on the device what the step before it left there.
 
+mod cache;
 mod product;
 
 use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
@@ -26,10 +27,11 @@ pub enum LowerError {
         op: &'static str,
         head_size: u32,
     },
-    #[error("{section}, {op}: a {kv_type} KV cache; GPU kernels take f16")]
+    #[error("{section}, {op}: `{kernel}` takes no {kv_type} KV cache")]
     KvType {
         section: Section,
         op: &'static str,
+        kernel: String,
         kv_type: KvType,
     },
 }
@@ -50,23 +52,15 @@ pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerErr
     }
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
-        check(program, launch)?;
+        check(launch)?;
+        let before = lower.out.len();
         lower.one(launch);
+        cache::of_its_caches(program, launch, &mut lower.out[before..])?;
     }
     Ok(lower.out)
 }
 
-fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
-    for state in &launch.states {
-        let kv_type = program.states[state.index()].kv_type;
-        if kv_type != KvType::F16 {
-            return Err(LowerError::KvType {
-                section: launch.section,
-                op: launch.op.name(),
-                kv_type,
-            });
-        }
-    }
+fn check(launch: &Launch) -> Result<(), LowerError> {
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op
