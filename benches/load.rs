@@ -40,10 +40,7 @@ fn shape() -> Hyperparameters {
         context: 64,
         rms_eps: 1e-5,
         rope_base: 10_000.0,
-        rope_dims: None,
-        rope_position_scale: 1.0,
-        embedding_scale: 1.0,
-        window: None,
+        ..Hyperparameters::default()
     }
 }
 

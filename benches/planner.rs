@@ -21,6 +21,7 @@ const OPTIONS: Options = Options {
     attention_split: 64,
     gates: Gates::Any,
     gated_quantizes: true,
+    half_rows: None,
 };
 
 /// Llama 3 of 8B and of 70B parameters.

@@ -10,6 +10,8 @@
 #define DEVICE static inline __attribute__((device, always_inline))
 #define MEMBER static inline __attribute__((device, always_inline))
 #define SHARED __attribute__((shared))
+// Of pointers that are known to lead into LDS.
+#define SHARED_SPACE __attribute__((address_space(3)))
 #define CONSTANT static constexpr __attribute__((unused))
 // The most threads of a block; also how many registers a thread may have. clang's HIP leaves `launch_bounds` to vendor
 // headers, which spell it so.

@@ -68,14 +68,14 @@ template <u32 PLANES> DEVICE f32 split(const f32 (&x)[8], f16x8 (&parts)[PLANES]
 }
 
 // The activations' side of a tile: two planes, and for each row the block's scale and what minima are multiplied by.
-struct Left {
+struct Activations {
     Tile<2> tile;
     f32 scale[TILE];
     f32 sums[2][TILE];
 };
 
 // Part `part` of block b of row r of x; rows that are not live become zeros.
-template <class W> DEVICE void load_left(Left& left, const void* x, u32 x_stride, u32 r, bool live, u32 k, u32 b, u32 part) {
+template <class W> DEVICE void load_left(Activations& left, const void* x, u32 x_stride, u32 r, bool live, u32 k, u32 b, u32 part) {
     u32 row = thread_x() / 4;
     f16x8 planes[2] = {0, 0};
     f32 scale = 0.0f;
@@ -112,7 +112,7 @@ template <class W> DEVICE void load_left(Left& left, const void* x, u32 x_stride
 }
 
 // What a type needs of its side of a tile.
-template <class W> struct RightOf {
+template <class W> struct WeightsOf {
     CONSTANT u32 PLANES = 1;
     // Whether the halves of 16 have scales that cannot be folded into the codes.
     CONSTANT bool HALVES = W::SUB == 16 && W::HIGH == 2;
@@ -120,7 +120,7 @@ template <class W> struct RightOf {
     // Terms of the minimum.
     CONSTANT u32 MIN_TERMS = W::MINS ? (W::SUB == 16 ? 2 : 1) : 0;
 };
-template <u32 KIND> struct RightOf<Float<KIND>> {
+template <u32 KIND> struct WeightsOf<Float<KIND>> {
     CONSTANT u32 PLANES = Float<KIND>::NARROW ? 1 : 2;
     CONSTANT bool HALVES = false;
     CONSTANT bool MINS = false;
@@ -128,14 +128,14 @@ template <u32 KIND> struct RightOf<Float<KIND>> {
 };
 
 // The weights' side: what a unit of each row's integers is worth, by halves, and its minimum.
-template <class W> struct Right {
-    Tile<RightOf<W>::PLANES> tile;
+template <class W> struct Weights {
+    Tile<WeightsOf<W>::PLANES> tile;
     f32 scale[2][TILE];
     f32 min[2][TILE];
 };
 
 // Part `part` of block b of the weight row at `w`; null stands for a row of zeros.
-template <class W> DEVICE void load_right(Right<W>& right, const u8* w, const Planes& p, u32 k, u32 b, u32 part) {
+template <class W> DEVICE void load_right(Weights<W>& right, const u8* w, const Planes& p, u32 k, u32 b, u32 part) {
     u32 row = thread_x() / 4;
     if constexpr (W::FLOAT) {
         f32 v[8];
@@ -148,9 +148,9 @@ template <class W> DEVICE void load_right(Right<W>& right, const u8* w, const Pl
             for (u32 e = 0; e < W::LEN; e++)
                 v[j + e] = i + j + e < k ? W::element(load, e) : 0.0f;
         }
-        f16x8 planes[RightOf<W>::PLANES];
+        f16x8 planes[WeightsOf<W>::PLANES];
         f32 scale = split(v, planes);
-        for (u32 plane = 0; plane < RightOf<W>::PLANES; plane++)
+        for (u32 plane = 0; plane < WeightsOf<W>::PLANES; plane++)
             put(right.tile.v[plane][row], part, planes[plane]);
         if (part == 0)
             right.scale[0][row] = scale;
@@ -162,7 +162,7 @@ template <class W> DEVICE void load_right(Right<W>& right, const u8* w, const Pl
             f32 d = half_of(W::factor(w + p.d, b)), factor = 1.0f;
             u16 subs = W::SUB ? W::sub_bytes(w + p.scales, b) : 0;
             scale[0] = scale[1] = d;
-            if (RightOf<W>::HALVES) {
+            if (WeightsOf<W>::HALVES) {
                 scale[0] = d * (f32)W::sub_scale(subs, 0);
                 scale[1] = d * (f32)W::sub_scale(subs, 1);
             } else if (W::SUB == 16) {
@@ -196,9 +196,9 @@ template <class W> DEVICE void load_right(Right<W>& right, const u8* w, const Pl
 template <class W>
 DEVICE void gemm(const Step* step, const void* x, u32 x_stride, const u8* w, u32 w_stride, const f32* residual,
                  u32 res_stride, f32* y, u32 y_stride, u32 n, u32 k, u32 rows) {
-    typedef RightOf<W> Of;
-    SHARED static Left left;
-    SHARED static Right<W> right;
+    typedef WeightsOf<W> Of;
+    SHARED static Activations left;
+    SHARED static Weights<W> right;
     u32 live = live_rows(step, rows), r0 = block_y() * TILE, n0 = block_x() * TILE;
     // The whole block leaves, before its barriers.
     if (r0 >= live)

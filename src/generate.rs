@@ -8,7 +8,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -30,7 +30,27 @@ pub struct Settings {
     pub ignore_eos: bool,
     /// How many of the likeliest tokens are recorded at each position.
     pub logprobs: usize,
+    /// Tokens that end the text besides the model's end-of-generation tokens.
+    pub ends: Vec<u32>,
 }
+
+impl Settings {
+    fn ends_at(&self, token: u32, tokenizer: &Tokenizer) -> bool {
+        !self.ignore_eos && (self.ends.contains(&token) || tokenizer.is_end_of_generation(token))
+    }
+}
+
+/// A context that has no room for the next token.
+#[derive(Clone, Copy, Debug)]
+pub struct Full<'t> {
+    /// The tokens that the context holds.
+    pub held: &'t [u32],
+    /// The tokens generated so far; the newest is not among those held.
+    pub generated: &'t [u32],
+}
+
+/// What a full context is answered with: a shorter sequence to go on from, or nothing, and then the text ends.
+pub type OnFull<'f> = dyn FnMut(Full<'_>) -> Option<Vec<u32>> + 'f;
 
 /// What ended a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,14 +99,18 @@ pub struct Generation {
     pub finish: Finish,
     /// One entry a token if [`Settings::logprobs`] asked for it, else empty.
     pub logprobs: Vec<Position>,
+    /// How many of the prompt's tokens the session held already.
+    pub reused: usize,
+    /// How often the context was full and the text went on from a shorter sequence.
+    pub slides: usize,
     /// Time to the logits of the prompt's last token.
     pub prompt_time: Duration,
-    /// Time from there to the end.
+    /// Time from there to the end, without what computing shorter sequences took.
     pub decode_time: Duration,
     /// When the first token had been chosen; `None` if there is none.
     pub first_token_at: Option<Instant>,
-    /// The session's position when decoding began, and when it ended: one step each.
-    pub steps: std::ops::Range<usize>,
+    /// The session's position when decoding began, and when it ended: one step each. One range for each sequence.
+    pub steps: Vec<Range<usize>>,
     /// [`hash_logits`] of the last logits; `None` if the prompt was interrupted.
     pub logits_hash: Option<u64>,
 }
@@ -128,10 +152,11 @@ pub struct Generator<'a> {
     tokenizer: &'a Tokenizer,
     sampling: Sampling,
     settings: Settings,
+    on_full: Option<&'a mut OnFull<'a>>,
 }
 
 impl<'a> Generator<'a> {
-    /// A generator that continues from the session's position.
+    /// A generator; what the session holds is reused as far as it is the beginning of a prompt.
     pub fn new(
         session: &'a mut Session,
         tokenizer: &'a Tokenizer,
@@ -143,11 +168,18 @@ impl<'a> Generator<'a> {
             tokenizer,
             sampling,
             settings,
+            on_full: None,
         }
     }
 
-    /// Continues `prompt`. `on_text` receives the text piece by piece and may ask for an end; `interrupted` is asked
-    /// before each step and each chunk of the prompt.
+    /// Asks `on_full` for a shorter sequence when the context is full, instead of ending the text.
+    pub fn on_full(mut self, on_full: &'a mut OnFull<'a>) -> Self {
+        self.on_full = Some(on_full);
+        self
+    }
+
+    /// Continues `prompt`, which is the whole sequence from the first position on. `on_text` receives the text piece by
+    /// piece and may ask for an end; `interrupted` is asked before each step and each chunk of the prompt.
     ///
     /// # Errors
     /// [`GenerateError`]; an interruption is no error but a [`Finish`].
@@ -161,10 +193,9 @@ impl<'a> Generator<'a> {
             return Err(GenerateError::EmptyPrompt);
         }
         let context = self.session.context() as usize;
-        let position = self.session.position() as usize + prompt.len();
-        if position > context {
+        if prompt.len() > context {
             return Err(GenerateError::PromptTooLong {
-                prompt: position,
+                prompt: prompt.len(),
                 context,
             });
         }
@@ -174,67 +205,90 @@ impl<'a> Generator<'a> {
             tokens: Vec::with_capacity(budget),
             finish: Finish::Length,
             logprobs: Vec::new(),
+            reused: 0,
+            slides: 0,
             prompt_time: Duration::ZERO,
             decode_time: Duration::ZERO,
             first_token_at: None,
-            steps: position..position,
+            steps: Vec::new(),
             logits_hash: None,
         };
-
-        let begin = Instant::now();
-        let mut on_chunk = |_done| match interrupted() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
-        let prefilled = self.session.prefill(prompt, &mut on_chunk);
-        let prompt_end = Instant::now();
-        out.prompt_time = prompt_end - begin;
-        if interrupted() {
-            out.finish = Finish::Interrupted;
-            return Ok(out);
-        }
-        prefilled?;
         let mut text = self.tokenizer.detokenizer();
         let mut stop = StopMatcher::new(&self.settings.stop);
-        let mut decode = if self.settings.logprobs > 0 {
-            self.session.decode_with_logits(self.settings.max_tokens)?
-        } else {
-            self.session.decode(self.settings.max_tokens)?
-        };
 
-        out.finish = loop {
-            let Some(token) = decode.next()? else {
-                break if out.tokens.len() == self.settings.max_tokens {
-                    Finish::Length
-                } else {
-                    Finish::Context
-                };
+        let mut shorter: Option<Vec<u32>> = None;
+        loop {
+            let sequence = shorter.as_deref().unwrap_or(prompt);
+            let begin = Instant::now();
+            let reused = self.session.keep_prefix(sequence);
+            let mut on_chunk = |_done| match interrupted() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             };
-            out.first_token_at.get_or_insert_with(Instant::now);
-            if !self.settings.ignore_eos && self.tokenizer.is_end_of_generation(token) {
-                break Finish::EndOfGeneration;
+            let prefilled = self.session.prefill(&sequence[reused..], &mut on_chunk);
+            if shorter.is_none() {
+                out.reused = reused;
+                out.prompt_time = begin.elapsed();
             }
-            if self.settings.logprobs > 0 {
-                let mut top = Vec::new();
-                top_logprobs(decode.logits(), self.settings.logprobs, &mut top)?;
-                out.logprobs.push(Position { token, top });
+            if interrupted() {
+                out.finish = Finish::Interrupted;
+                break;
             }
-            out.tokens.push(token);
-            let (certain, found) = stop.push(text.push(token));
-            let wanted = certain.is_empty() || on_text(certain).is_continue();
-            if found {
-                break Finish::Stop;
+            prefilled?;
+            let begin = Instant::now();
+            let limit = self.settings.max_tokens - out.tokens.len();
+            let mut decode = if self.settings.logprobs > 0 {
+                self.session.decode_with_logits(limit)?
+            } else {
+                self.session.decode(limit)?
+            };
+            out.finish = loop {
+                let Some(token) = decode.next()? else {
+                    break if out.tokens.len() == self.settings.max_tokens {
+                        Finish::Length
+                    } else {
+                        Finish::Context
+                    };
+                };
+                out.first_token_at.get_or_insert_with(Instant::now);
+                if self.settings.ends_at(token, self.tokenizer) {
+                    break Finish::EndOfGeneration;
+                }
+                if self.settings.logprobs > 0 {
+                    let mut top = Vec::new();
+                    top_logprobs(decode.logits(), self.settings.logprobs, &mut top)?;
+                    out.logprobs.push(Position { token, top });
+                }
+                out.tokens.push(token);
+                let (certain, found) = stop.push(text.push(token));
+                let wanted = certain.is_empty() || on_text(certain).is_continue();
+                if found {
+                    break Finish::Stop;
+                }
+                if out.tokens.len() == self.settings.max_tokens {
+                    break Finish::Length;
+                }
+                if !wanted || interrupted() {
+                    break Finish::Interrupted;
+                }
+            };
+            out.decode_time += begin.elapsed();
+            out.logits_hash = Some(hash_logits(decode.end()?));
+            let start = sequence.len();
+            out.steps.push(start..self.session.position() as usize);
+            let next = match (out.finish, &mut self.on_full) {
+                (Finish::Context, Some(on_full)) => on_full(Full {
+                    held: self.session.tokens(),
+                    generated: &out.tokens,
+                }),
+                _ => None,
+            };
+            match next {
+                Some(next) if !next.is_empty() && next.len() <= context => shorter = Some(next),
+                _ => break,
             }
-            if out.tokens.len() == self.settings.max_tokens {
-                break Finish::Length;
-            }
-            if !wanted || interrupted() {
-                break Finish::Interrupted;
-            }
-        };
-        out.decode_time = prompt_end.elapsed();
-        out.logits_hash = Some(hash_logits(decode.end()?));
-        out.steps.end = self.session.position() as usize;
+            out.slides += 1;
+        }
         if out.finish != Finish::Stop {
             let (certain, found) = stop.push(text.finish());
             let _at_the_end_anyway = on_text(certain);

@@ -29,7 +29,7 @@
 //! `dtype`, `hip`, `sampler` ← nothing; `graph`, `loader` ← `dtype`; `pass`, `plan` ← `graph`; `model` ← `graph`,
 //! `loader`; `import` ← `loader`, `model`, `tokenizer`; `program` ← `graph`, `plan`; `cpu` ← `program`, `loader`,
 //! `sampler`; `gpu` ← those and `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`,
-//! `sampler`; `cli` on top.
+//! `sampler`; `chat` ← `tokenizer`, `loader`, `sampler`; `cli` on top.
 //!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
 //! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
@@ -59,6 +59,7 @@
 //! 3. [`Backend`](runtime::Backend) and [`Recording`](runtime::Recording) for it, in `runtime`.
 //! 4. Every kernel compared with its CPU twin and with the f64 oracle of the tests.
 
+pub mod chat;
 pub mod cli;
 pub mod cpu;
 pub mod dtype;

@@ -73,3 +73,29 @@ fn logits_are_those_of_transformers() {
         println!("{:<14} within {widest:.1e} of transformers", family.name);
     }
 }
+
+/// What a key is for shows in the logits: without it they are far from `transformers`'. So a window
+/// that nobody applied, or a scale that was lost, could not have passed.
+#[test]
+fn every_special_key_matters() {
+    let special = |key: &str| {
+        let plain = ["rope.scaling.type", "attention.layer_norm_rms_epsilon"].contains(&key);
+        let parts = ["rope.", "sliding_window", "attention.scale"];
+        !plain && parts.iter().any(|part| key.contains(part))
+    };
+    for family in families() {
+        for key in family.keys().filter(|key| special(key)) {
+            let mut changed = family.clone();
+            changed.disturb(key);
+            let model = open(&changed);
+            let mut session = session(&model, Logits::All, Isa::detect());
+            let mut apart = 0.0f64;
+            let each = &mut |index, logits: &[f32]| {
+                apart = apart.max(family.apart(index, logits));
+            };
+            session.prefill_each(&family.tokens, each).expect("it fits");
+            println!("{:<14} {key}: {apart:.1e}", family.name);
+            assert!(apart > 1e-3, "{}, another {key}: {apart:.1e}", family.name);
+        }
+    }
+}

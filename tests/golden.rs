@@ -8,28 +8,38 @@ use greta_infer::dtype::DType;
 use greta_infer::gpu;
 use greta_infer::graph::KvType;
 use greta_infer::graph::dot::{Notes, dot};
-use greta_infer::model::{Extent, Hyperparameters, Logits, Model};
+use greta_infer::loader::Metadata;
+use greta_infer::model::{Definition, Extent, Hyperparameters, Logits, Model};
 use greta_infer::plan;
 use greta_infer::program::Target;
 use greta_infer::runtime::{Format, Stage, compile, dump};
 use std::path::PathBuf;
 
-fn toy(architecture: &str) -> Model {
-    let hyper = Hyperparameters {
-        architecture: architecture.into(),
-        layers: 2,
-        embedding: 64,
-        feed_forward: 96,
-        heads: 4,
-        kv_heads: 2,
-        head_size: 16,
-        vocabulary: 128,
-        context: 256,
-        rms_eps: 1e-5,
-        rope_base: 10_000.0,
-        ..Hyperparameters::default()
-    };
-    Model::random(hyper, None, DType::Q8_0, 1).expect("the toy is a valid model")
+/// A toy of a family, as its Definition completes what little a file says.
+fn toy(architecture: &str, layers: u32) -> Model {
+    let mut metadata = Metadata::new("toy");
+    metadata.insert("general.architecture", architecture);
+    for (key, value) in [
+        ("block_count", layers),
+        ("embedding_length", 64),
+        ("feed_forward_length", 96),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+        ("vocab_size", 128),
+        ("context_length", 256),
+    ] {
+        metadata.insert(format!("{architecture}.{key}"), value);
+    }
+    let eps = format!("{architecture}.attention.layer_norm_rms_epsilon");
+    metadata.insert(eps, 1e-5f32);
+    if architecture == "gemma3" {
+        metadata.insert("gemma3.attention.sliding_window", 32u32);
+        metadata.insert("gemma3.rope.freq_base", 1e6f32);
+    }
+    let definition = Definition::built_in(architecture, "toy").expect("a built-in family");
+    let hyper = Hyperparameters::from_metadata(&metadata, &definition);
+    let hyper = hyper.expect("the toy's metadata is sound");
+    Model::random(hyper, Some(definition), DType::Q8_0, 1).expect("the toy is a valid model")
 }
 
 fn compare(name: &str, text: &str) {
@@ -49,8 +59,8 @@ fn compare(name: &str, text: &str) {
     );
 }
 
-fn check(family: &str) {
-    let model = toy(family);
+fn check(family: &str, layers: u32) {
+    let model = toy(family, layers);
     let arena = Bump::new();
     let extent = Extent {
         kv_type: KvType::F16,
@@ -80,15 +90,20 @@ fn check(family: &str) {
     );
 }
 
+/// As many layers as it takes to see every kind that a family has.
 #[test]
-fn llama() {
-    check("llama");
+fn families() {
+    check("llama", 2);
+    check("qwen2", 1);
+    check("qwen3", 1);
+    check("gemma3", 6);
+    check("smollm3", 4);
 }
 
 #[test]
 fn llama_on_a_gpu() {
-    let model = toy("llama");
-    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32)] {
+    let model = toy("llama", 2);
+    for (kind, rows) in [("gpu", 1), ("gpu.prompt", 32), ("gpu.prompt.fast", 64)] {
         let arena = Bump::new();
         let extent = Extent {
             kv_type: KvType::F16,

@@ -6,6 +6,7 @@
 mod gpu_kernels {
     pub mod attention;
     pub mod bench;
+    pub mod half;
     pub mod matrices;
     pub mod rows;
     pub mod sample;
@@ -15,7 +16,7 @@ mod runner;
 mod support;
 
 use gpu_kernels::bench::Bench;
-use gpu_kernels::{attention, matrices, rows, sample};
+use gpu_kernels::{attention, half, matrices, rows, sample};
 use std::process::ExitCode;
 
 const TESTS: &[runner::Test<Bench>] = &[
@@ -25,6 +26,9 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("gemv3", matrices::gemv3),
     ("gated_gemv", matrices::gated),
     ("gemm", matrices::gemm),
+    ("half_gemm", half::gemm),
+    ("half_rows_are_the_cpus", half::rows),
+    ("half_attention", half::attention),
     ("quantize_gives_the_cpus_bits", rows::quantize),
     ("norms", rows::norms),
     ("element_by_element", rows::elementwise),

@@ -41,6 +41,7 @@ fn check(rng: &mut Rng, graph: &Graph<'_>, rows: usize, context: usize, what: &s
             Gates::Any
         },
         gated_quantizes: !gpu,
+        half_rows: None,
     };
     let (optimised, reports) = optimise(graph.clone(), options)
         .unwrap_or_else(|error| panic!("{what}: {error}\n{}", text(graph)));

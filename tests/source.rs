@@ -249,18 +249,23 @@ fn a_killed_download_leaves_no_file_and_is_cleaned_up() {
 
 /// A hub with one file, on a port of its own. `sent` bytes of the file are sent, whatever was announced.
 fn hub(content: Vec<u8>, sent: usize) -> String {
+    hub_of(vec![("model.gguf".into(), content)], sent)
+}
+
+/// A hub with several files; of each at most `sent` bytes are sent.
+fn hub_of(files: Vec<(String, Vec<u8>)>, sent: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             // A client that has gone is the client's affair.
-            let _gone = answer(stream.unwrap(), &content, sent);
+            let _gone = answer(stream.unwrap(), &files, sent);
         }
     });
     address
 }
 
-fn answer(mut stream: TcpStream, content: &[u8], sent: usize) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], sent: usize) -> std::io::Result<()> {
     let mut range = String::new();
     let mut path = String::new();
     for line in BufReader::new(stream.try_clone()?).lines() {
@@ -275,13 +280,31 @@ fn answer(mut stream: TcpStream, content: &[u8], sent: usize) -> std::io::Result
             break;
         }
     }
-    if !path.contains("/owner/repo/resolve/main/model.gguf") {
+    if path.contains("/api/models/owner/repo/revision/main") {
+        let names: Vec<_> = files
+            .iter()
+            .map(|(name, _)| serde_json::json!({"rfilename": name}))
+            .collect();
+        let body = serde_json::json!({"siblings": names, "sha": "abc"}).to_string();
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        return stream.write_all((head + &body).as_bytes());
+    }
+    let found = files
+        .iter()
+        .find(|(name, _)| path.contains(&format!("/owner/repo/resolve/main/{name} ")));
+    let Some((_, content)) = found else {
         return stream.write_all(
             b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         );
-    }
+    };
     let probe = range == "0-0";
-    let (announced, given) = if probe { (1, 1) } else { (content.len(), sent) };
+    let (announced, given) = if probe {
+        (1, 1)
+    } else {
+        (content.len(), sent.min(content.len()))
+    };
     let head = format!(
         "HTTP/1.1 206 Partial Content\r\netag: \"tag\"\r\nx-repo-commit: abc\r\ncontent-length: {announced}\r\n\
          content-range: bytes 0-{}/{}\r\nconnection: close\r\n\r\n",
@@ -331,4 +354,55 @@ fn a_hub_file_is_downloaded_whole_or_not_at_all() {
     run(&whole, "model.gguf", &sum).expect(0, &[]);
     // From the cache, with no hub.
     run("http://127.0.0.1:9", "model.gguf", &sum).expect(0, &[]);
+}
+
+/// Of a repository without a `file` the SafeTensors folder is taken: what is read of it, and nothing else.
+#[test]
+fn a_hub_folder_is_downloaded_whole_or_not_at_all() {
+    let bench = Bench::new();
+    let fixture =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/folders/sharded");
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(&fixture)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(&path).unwrap())
+        })
+        .collect();
+    let needed = files.len();
+    files.push(("pytorch_model.bin".into(), vec![0; 1 << 20]));
+    files.push(("onnx/model.safetensors".into(), vec![0; 100]));
+    let run = |endpoint: &str| {
+        bench.write("c.toml", "[[model.source]]\nhuggingface = \"owner/repo\"\n");
+        let mut command = bench.command(&["info", "--config", "c.toml", "--format", "json"]);
+        command.env("HF_ENDPOINT", endpoint);
+        Ran::of(command)
+    };
+    run("http://127.0.0.1:9").expect(3, &["Hugging Face owner/repo"]);
+    run(&hub_of(files.clone(), 10_000)).expect(3, &["Hugging Face owner/repo"]);
+    let whole = hub_of(files.clone(), usize::MAX);
+    let info = run(&whole).expect(0, &[]).json();
+    assert_eq!(info["runs"], true, "{info}");
+    let kept = files_below(&bench.path("cache"));
+    let snapshot = kept
+        .iter()
+        .filter(|name| name.contains("/snapshots/") && !name.contains("whole"));
+    assert_eq!(snapshot.count(), needed, "{kept:?}");
+    // From the cache, with no hub.
+    run("http://127.0.0.1:9").expect(0, &[]);
+
+    let none = hub_of(vec![("config.json".into(), b"{}".to_vec())], usize::MAX);
+    std::fs::remove_dir_all(bench.path("cache")).unwrap();
+    run(&none).expect(3, &["no SafeTensors files"]);
+    bench.write(
+        "sum.toml",
+        format!(
+            "[[model.source]]\nhuggingface = \"owner/repo\"\nsha256 = \"{}\"\n",
+            "0".repeat(64)
+        ),
+    );
+    bench
+        .run(&["info", "--config", "sum.toml"])
+        .expect(3, &["sum.toml:1:1", "one file's"]);
 }

@@ -4,10 +4,13 @@
 
 mod support;
 
+use greta_infer::gpu::{self, Gpu};
+use greta_infer::graph::KvType;
 use greta_infer::hip::{Search, amd};
 use greta_infer::loader::Checkpoint;
-use greta_infer::model::Model;
-use greta_infer::runtime::{DeviceChoice, Session, SessionOptions};
+use greta_infer::model::{Extent, Logits, Model};
+use greta_infer::program::Target;
+use greta_infer::runtime::{DeviceChoice, Session, SessionOptions, compile};
 use std::ffi::{CString, c_char, c_long};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -147,7 +150,10 @@ fn calls(directory: &Path, name: &str) -> c_long {
     }
 }
 
-/// A replayed step is one graph launch: no kernel beside it, no allocation, no copy to the device.
+/// What `calls` says of everything that a replay must not need.
+const AVOIDED: [&str; 3] = ["allocations", "launches", "copies_to_device"];
+
+/// A step that the host decides is one kernel that sets it and one graph launch: no allocation, no copy to the device.
 #[test]
 fn a_replayed_step_asks_the_driver_for_one_launch() {
     if !has_kernels() {
@@ -160,17 +166,65 @@ fn a_replayed_step_asks_the_driver_for_one_launch() {
     let count = |name| calls(directory.path(), name);
     let steps = 5;
     session.step(1).expect("a step");
-    let before = ["allocations", "launches", "copies_to_device"].map(count);
+    let before = AVOIDED.map(count);
     let replays = count("graph_launches");
     for token in 0..steps {
         session.step(token).expect("a step");
     }
-    assert_eq!(
-        ["allocations", "launches", "copies_to_device"].map(count),
-        before
-    );
+    let set = c_long::from(steps);
+    assert_eq!(AVOIDED.map(count), [before[0], before[1] + set, before[2]]);
     assert_eq!(count("graph_launches") - replays, c_long::from(steps));
     let report = session.report();
     assert_eq!(report.replays, u64::from(steps) + 1);
     assert!(report.graph_fallback.is_none(), "{report:?}");
+    // These kernels do nothing, so that nobody tells of a token: an error, and not whatever the memory held.
+    let error = session.chosen().expect_err("no token").to_string();
+    assert!(error.contains("the token for position 6"), "{error}");
+}
+
+/// Steps that follow each other are one graph launch each and nothing beside.
+#[test]
+fn steps_that_advance_by_themselves_ask_for_nothing_else() {
+    if !has_kernels() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(home) = driver(directory.path(), &[]) else {
+        return;
+    };
+    let bench = Bench::new();
+    let checkpoint = Checkpoint::open(&bench.model).unwrap_or_else(|e| panic!("{e}"));
+    let model = Model::from_checkpoint(checkpoint, None).unwrap_or_else(|e| panic!("{e}"));
+    let arena = bumpalo::Bump::new();
+    let extent = Extent {
+        rows: 1,
+        context: 64,
+        kv_type: KvType::F16,
+        logits: Logits::Last,
+    };
+    let compiled = compile(&model, &arena, extent, Target::Gpu { wave: 64 });
+    let program = compiled.unwrap_or_else(|e| panic!("{e}")).program;
+    let search = Search {
+        directories: vec![home.join("lib")],
+    };
+    let found = gpu::select(&search, Some(0)).unwrap_or_else(|e| panic!("{e}"));
+    let setup = gpu::Setup {
+        threads: 1,
+        poison: false,
+    };
+    let fetch = |name: &str| model.tensor(name);
+    let gpu = Gpu::new(&found, setup, &[&program], &fetch, &|_, _| ());
+    let gpu = gpu.unwrap_or_else(|e| panic!("{e}"));
+    let mut recording = gpu.record(program).unwrap_or_else(|e| panic!("{e}"));
+    let count = |name| calls(directory.path(), name);
+    let (before, replays) = (AVOIDED.map(count), count("graph_launches"));
+    for _ in 0..3 {
+        let mark = recording
+            .advance(4, false)
+            .unwrap_or_else(|e| panic!("{e}"));
+        recording.wait(mark).unwrap_or_else(|e| panic!("{e}"));
+    }
+    assert_eq!(AVOIDED.map(count), before);
+    assert_eq!(count("graph_launches") - replays, 12);
+    assert_eq!(recording.replays(), 12);
 }

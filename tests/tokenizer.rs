@@ -11,6 +11,8 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+#[path = "tokenizer/hugging_face.rs"]
+mod hugging_face;
 #[path = "tokenizer/malformed.rs"]
 mod malformed;
 #[path = "tokenizer/streaming.rs"]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::dtype::DType;
 use crate::graph::KvType;
-use crate::runtime::DeviceChoice;
+use crate::runtime::{DeviceChoice, PromptPrecision};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use measure::{BenchArgs, GraphArgs, GraphFormat, Stage};
@@ -41,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Continue a prompt and stream the text.
     Generate(GenerateArgs),
+    /// Talk with a model.
+    Chat(ChatArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
     /// Measure how well the model predicts a text (llama.cpp's method).
@@ -93,6 +95,10 @@ pub struct SessionArgs {
     /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
+    /// What a GPU computes prompts of more than 32 tokens with: fast (16-bit floats on the matrix cores), or exact, as
+    /// single steps are computed.
+    #[arg(long, value_name = "PRECISION")]
+    pub prompt_precision: Option<PromptPrecision>,
     /// Launch every step anew instead of replaying the recording.
     #[arg(long)]
     pub eager: bool,
@@ -147,6 +153,76 @@ pub enum Format {
     Json,
 }
 
+/// How a conversation becomes a prompt.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Conversation")]
+pub struct TemplateArgs {
+    /// The system message.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Chat template: a name of one of the model's own, a built-in one (chatml, llama2, llama3, mistral, gemma), or a
+    /// file [default: the model's].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub template: Option<String>,
+    /// Tell the template whether the model is to think before it answers (`enable_thinking`).
+    #[arg(long, value_name = "BOOL")]
+    pub thinking: Option<bool>,
+}
+
+/// What happens when the context is full.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Context")]
+pub struct FullArgs {
+    /// When the context is full: stop, or slide (forget the oldest turns, or half of a plain text, and go on).
+    #[arg(long, value_name = "ACTION")]
+    pub on_full: Option<OnFull>,
+    /// Tokens at the beginning that sliding keeps [default: the system turn of a conversation, BOS of a text].
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+}
+
+/// What happens when the context is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnFull {
+    /// The text ends.
+    #[default]
+    Stop,
+    /// The oldest whole pieces are dropped and the text goes on.
+    Slide,
+}
+
+/// `chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Go on with a conversation that /save has written.
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// Stop an answer after N tokens [default: where the context ends].
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// Stop an answer before this text; may be given more than once and replaces the configuration's list.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Print answers and errors only.
+    #[arg(long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub template: TemplateArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub full: FullArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub session: SessionArgs,
+}
+
 /// `generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
@@ -162,6 +238,9 @@ pub struct GenerateArgs {
     /// Do not read special tokens such as <|im_start|> in the prompt: treat them as plain text.
     #[arg(long)]
     pub no_special: bool,
+    /// Take the prompt as what a person says in a conversation, and answer it.
+    #[arg(long, conflicts_with = "no_special")]
+    pub chat: bool,
     /// Stop after N tokens.
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<usize>,
@@ -174,6 +253,12 @@ pub struct GenerateArgs {
     /// Report the N likeliest tokens at each position (needs --format json).
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub logprobs: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub template: TemplateArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub full: FullArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sampling: SamplingArgs,
@@ -355,6 +440,16 @@ mod tests {
         check("generate x --ctx 0", false);
         check("generate x --format xml", false);
         check("generate x --temperature 1", false);
+        check("generate x --chat --system s --template chatml", true);
+        check("generate x --chat --no-special", false);
+        check("generate x --on-full slide --keep 4", true);
+        check("generate x --on-full wrap", false);
+        check(
+            "chat --model m.gguf --system s --thinking false --load c.json",
+            true,
+        );
+        check("chat --on-full slide --temp 1 --max-tokens 9 --quiet", true);
+        check("chat hello", false);
         check("tokenize - --format json", true);
         check("perplexity wiki.txt --ctx 512 --format json", true);
         check("perplexity", false);

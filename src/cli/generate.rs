@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::args::{Format, GenerateArgs};
+use super::args::{Format, GenerateArgs, OnFull};
+use super::chat::template;
 use super::config::Config;
 use super::error::CliError;
 use super::load::{self, Loaded, Wanted};
 use super::output::{self, figure, per_second};
 use super::progress::Progress;
 use super::{interrupt, text};
-use crate::generate::{Finish, GenerateError, Generation, Generator, Position, Settings};
+use crate::chat::{Conversation, Prompter, drop_pieces};
+use crate::generate::{Finish, Full, GenerateError, Generation, Generator, Position, Settings};
 use crate::model::Logits;
 use crate::runtime::Session;
 use crate::tokenizer::{Encode, Tokenizer};
@@ -24,6 +26,8 @@ struct Json<'a> {
     tokens: &'a [u32],
     text: &'a str,
     finish_reason: &'static str,
+    /// How often the context was full and the text went on.
+    slides: usize,
     logprobs: &'a [Position],
     timings: Timings,
 }
@@ -48,6 +52,13 @@ struct Timings {
 }
 
 pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> {
+    let of_chat = &args.template;
+    if !args.chat
+        && (of_chat.system.is_some() || of_chat.template.is_some() || of_chat.thinking.is_some())
+    {
+        let text = "--system, --template and --thinking need --chat";
+        return Err(CliError::Usage(text.into()));
+    }
     if args.logprobs > 0 && args.output.format != Format::Json {
         return Err(CliError::Usage("--logprobs needs --format json".into()));
     }
@@ -67,12 +78,35 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
         progress: &progress,
     };
     let mut loaded = load::load(&config, &wanted)?;
-    let tokens = prompt_tokens(&loaded.tokenizer, &prompt, config.special)?;
-    let settings = Settings {
+    let mut settings = Settings {
         max_tokens: config.max_tokens,
-        stop: config.stop,
+        stop: config.stop.clone(),
         ignore_eos: config.ignore_eos,
         logprobs: args.logprobs,
+        ends: Vec::new(),
+    };
+    let Prompt { mut tokens, fixed } = match args.chat {
+        false => plain_prompt(&loaded.tokenizer, &prompt, config.special)?,
+        true => {
+            let prompter = template::prompter(&config, &loaded.metadata, &loaded.tokenizer)?;
+            settings.stop.extend_from_slice(prompter.stops());
+            settings.ends.extend_from_slice(prompter.ends());
+            chat_prompt(&prompter, config.system.clone(), &prompt)?
+        }
+    };
+    let (context, quiet) = (loaded.session.context() as usize, args.output.quiet);
+    let slides = config.on_full == OnFull::Slide;
+    let keep = config.keep.unwrap_or(fixed);
+    if slides {
+        check_keep(keep, context)?;
+    }
+    if slides && tokens.len() > context {
+        tokens = slide(&tokens, keep, context, quiet);
+    }
+    let mut on_full = |full: Full<'_>| {
+        let newest = full.generated.last();
+        let sequence: Vec<u32> = full.held.iter().chain(newest).copied().collect();
+        Some(slide(&sequence, keep, context, quiet))
     };
     interrupt::catch()?;
     let streams = args.output.format == Format::Text;
@@ -86,14 +120,14 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
         }
         ControlFlow::Continue(())
     };
-    let generation = Generator::new(
-        &mut loaded.session,
-        &loaded.tokenizer,
-        config.sampling,
-        settings,
-    )
-    .run(&tokens, &interrupt::asked, &mut on_text)
-    .map_err(|error| failure(error, streams && !collected.is_empty()))?;
+    let (session, tokenizer) = (&mut loaded.session, &loaded.tokenizer);
+    let mut generator = Generator::new(session, tokenizer, config.sampling, settings);
+    if slides {
+        generator = generator.on_full(&mut on_full);
+    }
+    let generation = generator
+        .run(&tokens, &interrupt::asked, &mut on_text)
+        .map_err(|error| failure(error, streams && !collected.is_empty()))?;
     if let Some(error) = lost {
         return Err(error);
     }
@@ -111,6 +145,7 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
             tokens: &generation.tokens,
             text: &collected,
             finish_reason: generation.finish.name(),
+            slides: generation.slides,
             logprobs: &generation.logprobs,
             timings,
         })?;
@@ -121,14 +156,66 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     }
 }
 
-/// The prompt's tokens. An empty prompt begins as every text does, if the model has a token for that.
-fn prompt_tokens(tokenizer: &Tokenizer, prompt: &str, special: bool) -> Result<Vec<u32>, CliError> {
+/// A prompt's tokens, and how many of them at the beginning sliding keeps unless told otherwise.
+struct Prompt {
+    tokens: Vec<u32>,
+    fixed: usize,
+}
+
+/// The prompt as it stands. An empty one begins as every text does, if the model has a token for that.
+fn plain_prompt(tokenizer: &Tokenizer, prompt: &str, special: bool) -> Result<Prompt, CliError> {
     let options = Encode { special, bos: true };
     let mut tokens = tokenizer.encode(prompt, options).map_err(CliError::input)?;
     if tokens.is_empty() {
         tokens.extend(tokenizer.bos());
     }
-    Ok(tokens)
+    let begins = tokens
+        .first()
+        .is_some_and(|&token| Some(token) == tokenizer.bos());
+    let fixed = usize::from(begins);
+    Ok(Prompt { tokens, fixed })
+}
+
+/// The prompt as what a person says.
+fn chat_prompt(
+    prompter: &Prompter,
+    system: Option<String>,
+    prompt: &str,
+) -> Result<Prompt, CliError> {
+    let conversation = Conversation::new(system);
+    let messages = conversation.messages(Some(prompt));
+    let tokens = prompter.tokens(&messages, true).map_err(CliError::input)?;
+    let begins = prompter.adds_bos();
+    // A template that has no system turn of its own begins with no more than what both have in common.
+    let opening = prompter.tokens(&conversation.messages(None), false);
+    let same = |opening: Vec<u32>| {
+        let pairs = opening.iter().zip(&tokens);
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    let fixed = opening.map_or(0, same).max(usize::from(begins));
+    Ok(Prompt { tokens, fixed })
+}
+
+/// Whether keeping so many tokens leaves room to slide.
+pub fn check_keep(keep: usize, context: usize) -> Result<(), CliError> {
+    if keep + 2 <= context {
+        return Ok(());
+    }
+    Err(CliError::Input(format!(
+        "--keep {keep} leaves no room in a context of {context} tokens"
+    )))
+}
+
+/// A shorter sequence, and a line about it.
+fn slide(tokens: &[u32], keep: usize, context: usize, quiet: bool) -> Vec<u32> {
+    let shorter = drop_pieces(tokens, keep, context);
+    let dropped = tokens.len() - shorter.len();
+    let line = format!(
+        "(context full: {dropped} tokens after the first {keep} dropped; {} of {context} are left)",
+        shorter.len()
+    );
+    output::note(quiet, &line);
+    shorter
 }
 
 /// The error of a text that broke off; its line must not begin in the middle of the text.
@@ -151,10 +238,12 @@ fn timings(
     process_start: Instant,
 ) -> Timings {
     let report = loaded.session.report();
-    let steps = generation.steps.len();
+    let steps: usize = generation.steps.iter().map(ExactSizeIterator::len).sum();
     let decode_s = generation.decode_time.as_secs_f64();
     let prompt_s = generation.prompt_time.as_secs_f64();
     let first_token = generation.first_token_at.map(|at| at - process_start);
+    let ranges = generation.steps.iter().cloned();
+    let bytes: u64 = ranges.map(|steps| step_bytes(&loaded.session, steps)).sum();
     // Without a step, what passed is only the choice of one token: no rate can be told.
     let rate = |count: f64| per_second(count, decode_s).filter(|_| steps > 0);
     Timings {
@@ -166,7 +255,7 @@ fn timings(
         decode_steps: steps,
         decode_tokens_per_s: rate(steps as f64),
         decode_ms_per_token: (steps > 0).then(|| 1e3 * decode_s / steps as f64),
-        decode_gb_per_s: rate(step_bytes(&loaded.session, generation.steps.clone()) as f64 / 1e9),
+        decode_gb_per_s: rate(bytes as f64 / 1e9),
         total_ms: ms(process_start.elapsed()),
         replays: report.replays,
         logits_hash: generation.logits_hash.map(|hash| format!("{hash:016x}")),

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{output, profile};
 use crate::model::{Extent, Logits, Model};
 use crate::program::Target;
-use crate::runtime::{DeviceChoice, Format, Part, Stage, compile, dump, recorded};
+use crate::runtime::{DeviceChoice, Format, Part, Stage, compile_with, dump, recorded};
 
 /// Lanes of a wave where no device is asked: CDNA's.
 const WAVE: u32 = 64;
@@ -61,7 +61,8 @@ pub fn run(args: &GraphArgs) -> Result<(), CliError> {
         DeviceChoice::Cpu | DeviceChoice::Auto => Target::Cpu,
     };
     let arena = Bump::new();
-    let step = compile(&model, &arena, extent, target).map_err(CliError::input)?;
+    let step = compile_with(&model, &arena, extent, target, config.prompt_precision)
+        .map_err(CliError::input)?;
     output::text(&dump(&step, stage, format))
 }
 

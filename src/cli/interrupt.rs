@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks for an end after the current token, the second ends the process.
+//! Ctrl-C: the first asks for an end after the current token, the second ends the process. In a conversation it ends an
+//! answer, never the conversation.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::error::CliError;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+static ANSWERING: AtomicBool = AtomicBool::new(false);
 /// A file that is not finished and must not outlive the process.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -17,10 +19,31 @@ pub fn catch() -> Result<(), CliError> {
             if let Ok(Some(file)) = UNFINISHED.lock().as_deref() {
                 let _best_effort = std::fs::remove_file(file);
             }
-            std::process::exit(i32::from(CliError::Interrupted.exit_code()));
+            leave();
         }
     })
     .map_err(CliError::runtime)
+}
+
+/// Catches Ctrl-C from here on for a conversation: during an answer it asks for the answer's end, however often it comes.
+/// Between answers it ends the process if `leaves`; a line editor sees the key itself.
+pub fn catch_in_conversation(leaves: bool) -> Result<(), CliError> {
+    ctrlc::set_handler(move || {
+        if ANSWERING.load(Ordering::Relaxed) {
+            ASKED.store(true, Ordering::Relaxed);
+        } else if leaves {
+            leave();
+        }
+    })
+    .map_err(CliError::runtime)
+}
+
+/// Says whether an answer is being made. What was asked before an answer does not count for it.
+pub fn set_answering(answering: bool) {
+    if answering {
+        ASKED.store(false, Ordering::Relaxed);
+    }
+    ANSWERING.store(answering, Ordering::Relaxed);
 }
 
 /// Names the file that a process ended by the second Ctrl-C removes first; `None` when it is finished.
@@ -33,4 +56,8 @@ pub fn remove_at_end(file: Option<PathBuf>) {
 /// Whether Ctrl-C was pressed.
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
+}
+
+fn leave() -> ! {
+    std::process::exit(i32::from(CliError::Interrupted.exit_code()))
 }

@@ -26,6 +26,8 @@ pub struct Loaded {
     pub session: Session,
     /// Of the same file.
     pub tokenizer: Tokenizer,
+    /// What else the file says.
+    pub metadata: Metadata,
     /// From the open file to the recorded session; downloads do not count.
     pub load_time: Duration,
 }
@@ -77,7 +79,7 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
     let begin = Instant::now();
     let checkpoint = open(&file, config, wanted.progress)?;
     let metadata: Metadata = checkpoint.metadata().clone();
-    thread::scope(|scope| {
+    let (session, tokenizer) = thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::from_metadata(&metadata));
         let model =
             Model::from_checkpoint(checkpoint, definition(config)?).map_err(CliError::input)?;
@@ -94,11 +96,13 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
             );
             return Err(CliError::Input(text));
         }
-        Ok(Loaded {
-            session,
-            tokenizer,
-            load_time: begin.elapsed(),
-        })
+        Ok((session, tokenizer))
+    })?;
+    Ok(Loaded {
+        session,
+        tokenizer,
+        metadata,
+        load_time: begin.elapsed(),
     })
 }
 
@@ -165,6 +169,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         context: limited("--ctx", context, CONTEXT_MAX)?,
         kv_type: config.kv_type,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
+        prompt_precision: config.prompt_precision,
         eager: config.eager,
         logits: wanted.logits,
         ..SessionOptions::default()

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod bench;
+mod chat;
 pub mod config;
 mod convert;
 mod devices;
@@ -32,6 +33,7 @@ use error::CliError;
 pub fn run(command: Command, process_start: Instant) -> Result<(), CliError> {
     match command {
         Command::Generate(args) => generate::run(&args, process_start),
+        Command::Chat(args) => chat::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Graph(args) => graph::run(&args),

@@ -124,12 +124,27 @@ impl Gemm {
         self.segments.iter().map(Segment::units).sum()
     }
 
-    /// This worker's share of the units, over `rows` live rows.
+    /// Bytes of scratch that its kernels need.
+    pub fn scratch_bytes(&self) -> usize {
+        let bytes = self.segments.iter().map(|s| s.kernel.scratch_bytes);
+        bytes.max().unwrap_or(0)
+    }
+
+    /// [`Gemm::run_on`] of its own input.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_on(self.input, worker, rows, scratch) }
+    }
+
+    /// This worker's share of the units, over `rows` live rows of `input`.
     ///
     /// # Safety
     /// Every pointer must be valid for `rows` rows of its shape, outputs apart from inputs, and
     /// `scratch` this thread's own; no other launch may run meanwhile.
-    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let mut share = worker.share(self.units());
         let mut before = 0;
         for segment in &self.segments {
@@ -139,7 +154,7 @@ impl Gemm {
                 let at = share.start - before;
                 // SAFETY: the caller's promise; `at` is a unit of this segment.
                 unsafe {
-                    let cols = unit(segment, self.input, at, rows, scratch.tiles, scratch.kernel);
+                    let cols = unit(segment, input, at, rows, scratch.tiles, scratch.kernel);
                     self.finish(segment, at, cols, rows, scratch.tiles);
                 }
                 share.start += 1;

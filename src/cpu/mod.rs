@@ -18,6 +18,7 @@ pub mod embed;
 pub mod gemm;
 pub mod gemm_f;
 pub mod gemm_q;
+pub mod half_rows;
 mod inspect;
 pub mod isa;
 pub mod kv;

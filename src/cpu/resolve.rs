@@ -6,7 +6,7 @@ use super::gemm_f::float_kernel;
 use super::gemm_q::quantised_kernel;
 use super::kv::CacheShape;
 use super::task::{Caches, Rows, StepMemory, Task};
-use super::{CpuError, Shared};
+use super::{CpuError, Shared, half_rows};
 use crate::graph::{Element, Heads, KvType, Op, WeightId};
 use crate::program::{Launch, Program, Slot};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct Buffers<'b> {
 }
 
 impl Buffers<'_> {
-    fn rows(&self, slot: &Slot) -> Rows {
+    pub(super) fn rows(&self, slot: &Slot) -> Rows {
         let arena = &self.shared.arena;
         assert!(
             slot.offset + slot.bytes() <= arena.len(),
@@ -61,6 +61,22 @@ pub fn resolve(
     launch: &Launch,
     buffers: &Buffers<'_>,
 ) -> Result<Task, CpuError> {
+    // Rows of 16-bit floats are a GPU's: here they are made of, and made into, what this backend has.
+    let half = |slot: Option<&Slot>| slot.is_some_and(|s| s.element == Element::F16);
+    if half(launch.outputs.first()) || half(launch.inputs.first()) {
+        half_rows::resolve(program, launch, buffers)
+    } else {
+        resolve_plain(program, launch, buffers)
+    }
+}
+
+/// The same for launches without rows of 16-bit floats, or with the input of a product still to be
+/// widened to what its kernels take.
+pub(super) fn resolve_plain(
+    program: &Program,
+    launch: &Launch,
+    buffers: &Buffers<'_>,
+) -> Result<Task, CpuError> {
     let isa = buffers.shared.isa;
     let weights = &buffers.shared.weights;
     let step = Arc::clone(buffers.step);
@@ -74,9 +90,15 @@ pub fn resolve(
     let segment = |index: usize, slot: &Slot| -> Result<Segment, CpuError> {
         let matrix = weights.matrix(program, launch.weights[index]);
         let x = launch.inputs[0];
-        let kernel = match x.element {
-            Element::Q15A => quantised_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
-            Element::F32 => float_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize),
+        let integers = match x.element {
+            Element::Q15A => true,
+            Element::F32 => false,
+            Element::F16 => !matrix.dtype.is_float(),
+        };
+        let kernel = if integers {
+            quantised_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize)
+        } else {
+            float_kernel(isa, matrix.dtype, matrix.cols, x.rows as usize)
         };
         let kernel = kernel.ok_or_else(|| CpuError::NoKernel {
             kernel: launch.kernel.clone(),

@@ -2,6 +2,7 @@
 
 use super::attention::{AttentionShape, attention_combine, attention_decode, attention_prompt};
 use super::gemm::{Gated, Gemm, Scratch};
+use super::half_rows::{Rounded, Widened};
 use super::isa::Isa;
 use super::kv::CacheShape;
 use super::sample::Chain;
@@ -224,6 +225,8 @@ pub enum Task {
         x: Rows,
         y: Rows,
     },
+    Rounded(Rounded),
+    Widened(Widened),
     Sample {
         isa: Isa,
         step: Arc<StepMemory>,
@@ -259,6 +262,8 @@ impl Task {
             Task::Scale { .. } => "scale",
             Task::Quantize { .. } => "quantize",
             Task::LastRow { .. } => "last_row",
+            Task::Rounded(rounded) => rounded.inner.name(),
+            Task::Widened(_) => "gemm",
             Task::Sample { .. } => "sample",
         }
     }
@@ -266,17 +271,14 @@ impl Task {
     /// Bytes of kernel scratch a thread needs for this task.
     pub fn scratch_bytes(&self) -> usize {
         match self {
-            Task::Gemm(gemm) => gemm
-                .segments
-                .iter()
-                .map(|s| s.kernel.scratch_bytes)
-                .max()
-                .unwrap_or(0),
+            Task::Gemm(gemm) => gemm.scratch_bytes(),
             Task::Gated(gated) => gated
                 .gate
                 .kernel
                 .scratch_bytes
                 .max(gated.up.kernel.scratch_bytes),
+            Task::Rounded(rounded) => rounded.inner.scratch_bytes(),
+            Task::Widened(widened) => widened.scratch_bytes(),
             Task::RmsNorm { x, .. } => x.cols * size_of::<f32>(),
             Task::RopeAppend { k, .. } => k.cols * size_of::<f32>(),
             Task::AttentionCombine { y, .. } => y.cols * size_of::<f32>(),
@@ -347,6 +349,8 @@ impl Task {
                     }
                 }
                 Task::Gemm(gemm) => gemm.run(worker, rows, scratch),
+                Task::Rounded(rounded) => rounded.run(worker, rows, scratch),
+                Task::Widened(widened) => widened.run(worker, rows, scratch),
                 Task::Gated(gated) => gated.run(worker, rows, scratch),
                 Task::AddBias { isa, x, bias, y } => {
                     for r in worker.share(rows) {

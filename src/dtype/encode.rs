@@ -146,6 +146,3 @@ fn q8_0(x: &[f32; 32], b: &mut [u8; 34]) {
         *b = (x * id).round() as i8 as u8;
     }
 }
-
-#[cfg(test)]
-mod tests;

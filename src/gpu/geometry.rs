@@ -10,6 +10,7 @@
 //! - The first dimension of a grid may be huge; the others stay below 65,536.
 
 use crate::dtype::DType;
+use crate::hip::{DeviceInfo, Platform};
 
 /// A launch, without its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,54 @@ const THREADS: u32 = 256;
 const ENOUGH_BLOCKS: u32 = 512;
 /// As many threads as a large device runs at once, within a factor of two or so.
 const ENOUGH_THREADS: u32 = 131_072;
+
+/// What kernels that are more than their sizes are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// AMD with waves of 64.
+    Cdna,
+    /// AMD with waves of 32.
+    Rdna,
+    Nvidia,
+}
+
+impl Machine {
+    /// The kind of a device.
+    pub fn of(info: &DeviceInfo) -> Machine {
+        match (info.platform, info.wave) {
+            (Platform::Nvidia, _) => Machine::Nvidia,
+            (Platform::Amd, 64) => Machine::Cdna,
+            (Platform::Amd, _) => Machine::Rdna,
+        }
+    }
+
+    /// Lanes of a wave.
+    pub fn wave(self) -> u32 {
+        match self {
+            Machine::Cdna => 64,
+            Machine::Rdna | Machine::Nvidia => 32,
+        }
+    }
+
+    /// Compute units of the largest device of the kind: MI300X, RX 7900 XTX, H100.
+    fn compute_units(self) -> u32 {
+        match self {
+            Machine::Cdna => 304,
+            Machine::Rdna => 96,
+            Machine::Nvidia => 132,
+        }
+    }
+}
+
+/// The likeliest machine with waves of so many lanes.
+impl From<u32> for Machine {
+    fn from(wave: u32) -> Machine {
+        match wave {
+            64 => Machine::Cdna,
+            _ => Machine::Nvidia,
+        }
+    }
+}
 
 fn along(x: u32, y: u32, threads: u32) -> Geometry {
     Geometry {
@@ -188,6 +237,95 @@ pub fn gated_gemv(dtype: DType, n: u32, k: u32, wave: u32) -> Geometry {
 /// `gemm_<type>`: y `[rows, n]`, a block a tile.
 pub fn gemm(n: u32, rows: u32) -> Geometry {
     along(n.div_ceil(GEMM_TILE), rows.div_ceil(GEMM_TILE), THREADS)
+}
+
+/// Rows and columns of y that a `gemm_half` block computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfTile {
+    pub rows: u32,
+    pub cols: u32,
+    /// Whether it is the small one, which another kernel is for.
+    pub small: bool,
+}
+
+/// The tile for matrices of `n` rows and `rows` rows of activations: the large one, which does twice
+/// the work for a load, unless it leaves more than a quarter of the device idle or its rows empty.
+pub fn half_tile(n: [u32; 3], rows: u32, machine: Machine) -> HalfTile {
+    let (large, small) = match machine {
+        Machine::Cdna => ((128, 128), (64, 128)),
+        Machine::Rdna => ((128, 64), (64, 64)),
+        Machine::Nvidia => ((128, 128), (64, 64)),
+    };
+    let tile = |(rows, cols), small| HalfTile { rows, cols, small };
+    let (large, small) = (tile(large, false), tile(small, true));
+    let blocks: u32 = n.iter().map(|n| n.div_ceil(large.cols)).sum();
+    let busy = 4 * blocks * rows.div_ceil(large.rows) >= 3 * machine.compute_units();
+    if rows > small.rows && busy {
+        large
+    } else {
+        small
+    }
+}
+
+/// `gemm_half_<type>` and `gemm_half_small_<type>`: the tiles of up to three matrices of one type.
+pub fn gemm_half(
+    dtype: DType,
+    n: [u32; 3],
+    rows: u32,
+    tile: HalfTile,
+    machine: Machine,
+) -> Geometry {
+    // Columns of a tile in LDS, tiles of x and of the weights (`kernels/gemm_half.hip`): where f16
+    // weights are copied as they are, they have as many tiles as x.
+    let (depth, x_tiles) = match machine {
+        Machine::Nvidia => (64, 3),
+        Machine::Cdna | Machine::Rdna => (32, 2),
+    };
+    let copied = machine == Machine::Nvidia && dtype == DType::F16;
+    let w_tiles = if copied { x_tiles } else { 2 };
+    let blocks: u32 = n.iter().map(|n| n.div_ceil(tile.cols)).sum();
+    Geometry {
+        grid: [(blocks * rows.div_ceil(tile.rows)).max(1), 1, 1],
+        block: [4 * machine.wave(), 1, 1],
+        lds_bytes: 2 * depth * (x_tiles * tile.rows + w_tiles * tile.cols),
+    }
+}
+
+/// `round_rows`, `rms_norm_half` and `gated_mul_half`: a block a row.
+pub fn half_rows(cols: u32, rows: u32) -> Geometry {
+    along(1, rows, norm_threads(cols))
+}
+
+/// Columns of the heads that an `attention_flash` kernel holds, the least that do for `head_size`.
+pub fn flash_columns(head_size: u32) -> Option<u32> {
+    [64, 128].into_iter().find(|&columns| head_size <= columns)
+}
+
+/// `attention_flash_<columns>`: a block a K/V head and 64 of its rows and heads.
+pub fn attention_flash(
+    heads: u32,
+    kv_heads: u32,
+    columns: u32,
+    rows: u32,
+    machine: Machine,
+) -> Geometry {
+    let queries = rows * (heads / kv_heads);
+    let lds_bytes = match machine {
+        // Two tiles of 64 keys and of values.
+        Machine::Nvidia => 2 * 2 * (64 * columns * 2),
+        // A tile of keys, one of values transposed, and the waves' weights, rows padded by 8.
+        Machine::Cdna => flash_lds(64, columns),
+        Machine::Rdna => flash_lds(32, columns),
+    };
+    Geometry {
+        grid: [queries.div_ceil(64).max(1), kv_heads, 1],
+        block: [4 * machine.wave(), 1, 1],
+        lds_bytes,
+    }
+}
+
+fn flash_lds(keys: u32, columns: u32) -> u32 {
+    2 * (keys * (columns + 8) + (columns + 4 * 16) * (keys + 8))
 }
 
 /// Whether the attention kernels take heads of this size.

@@ -9,7 +9,7 @@
 mod cache;
 mod product;
 
-use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry};
+use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry, Machine};
 use super::launch::{Arg, Args, Form, KernelLaunch, Link};
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
@@ -36,11 +36,16 @@ pub enum LowerError {
     },
 }
 
-/// Lowers a program for waves of `wave` lanes.
-pub fn lower(program: &Program, wave: u32) -> Result<Vec<KernelLaunch>, LowerError> {
+/// Lowers a program for a kind of machine, which its waves' lanes may stand for.
+pub fn lower(
+    program: &Program,
+    machine: impl Into<Machine>,
+) -> Result<Vec<KernelLaunch>, LowerError> {
+    let machine = machine.into();
     let mut lower = Lower {
         program,
-        wave,
+        machine,
+        wave: machine.wave(),
         launch: None,
         out: Vec::new(),
     };
@@ -79,6 +84,7 @@ fn check(launch: &Launch) -> Result<(), LowerError> {
 
 struct Lower<'p> {
     program: &'p Program,
+    machine: Machine,
     wave: u32,
     launch: Option<usize>,
     out: Vec<KernelLaunch>,
@@ -133,7 +139,15 @@ impl Lower<'_> {
             .outputs
             .first()
             .is_some_and(|s| s.element == Element::Q15A);
-        let name = |base: &str| format!("{base}{}", if quantizes { "_quantize" } else { "" });
+        let halves = launch
+            .outputs
+            .first()
+            .is_some_and(|s| s.element == Element::F16);
+        let name = |base: &str| match (quantizes, halves) {
+            (true, _) => format!("{base}_quantize"),
+            (_, true) => format!("{base}_half"),
+            _ => base.to_string(),
+        };
         let mut args = Args::new();
         match launch.op {
             Op::Embed { scale } => {
@@ -178,6 +192,8 @@ impl Lower<'_> {
                     .u32(y.cols);
                 let geometry = if quantizes {
                     geometry::rms_norm_quantize(y.cols, rows)
+                } else if halves {
+                    geometry::half_rows(y.cols, rows)
                 } else {
                     args.u32(groups);
                     geometry::rms_norm(y.cols, groups, rows)
@@ -190,7 +206,11 @@ impl Lower<'_> {
             Op::Quantize => {
                 let y = launch.outputs[0];
                 args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
-                self.push("quantize".into(), geometry::quantize(y.cols, rows), args.0);
+                let (kernel, geometry) = match halves {
+                    true => ("round_rows", geometry::half_rows(y.cols, rows)),
+                    false => ("quantize", geometry::quantize(y.cols, rows)),
+                };
+                self.push(kernel.into(), geometry, args.0);
             }
             Op::LastRow => {
                 let (x, y) = (input(0), launch.outputs[0]);
@@ -233,11 +253,11 @@ impl Lower<'_> {
                     .u32(y.cols)
                     .u32(activation_code(activation))
                     .u32(rows);
-                self.push(
-                    "gated_mul".into(),
-                    geometry::elementwise(y.cols, rows),
-                    args.0,
-                );
+                let geometry = match halves {
+                    true => geometry::half_rows(y.cols, rows),
+                    false => geometry::elementwise(y.cols, rows),
+                };
+                self.push(name("gated_mul"), geometry, args.0);
             }
             Op::Rope {
                 heads,
@@ -293,11 +313,26 @@ impl Lower<'_> {
                 args.u32(heads.query).u32(heads.kv).u32(heads.size);
                 args.u32(self.program.context).u32(window.unwrap_or(0));
                 args.f32(scale).u32(rows);
-                self.push(
-                    "attention_rows".into(),
-                    geometry::attention_rows(heads.query, heads.kv, rows),
-                    args.0,
-                );
+                let kv_type = self.program.states[launch.states[0].index()].kv_type;
+                let flash = self.program.is_half() && kv_type == KvType::F16;
+                let columns = geometry::flash_columns(heads.size).filter(|_| flash);
+                let (kernel, geometry) = match columns {
+                    Some(columns) => (
+                        format!("attention_flash_{columns}"),
+                        geometry::attention_flash(
+                            heads.query,
+                            heads.kv,
+                            columns,
+                            rows,
+                            self.machine,
+                        ),
+                    ),
+                    None => (
+                        "attention_rows".into(),
+                        geometry::attention_rows(heads.query, heads.kv, rows),
+                    ),
+                };
+                self.push(kernel, geometry, args.0);
             }
             Op::AttentionSplit {
                 heads,

@@ -39,6 +39,7 @@ use crate::loader::Tensor;
 use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
+use geometry::Machine;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;
@@ -90,15 +91,15 @@ impl Gpu {
             programs.iter().all(|p| p.states == states),
             "programs of different caches"
         );
-        let wave = found.info.wave;
+        let machine = Machine::of(&found.info);
         let lowered = programs
             .iter()
-            .map(|p| lower(p, wave))
+            .map(|p| lower(p, machine))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout, wave);
+        let needs = Needs::of(programs, &layout, machine.wave());
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -109,7 +110,7 @@ impl Gpu {
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
         let (context, vocabulary) = memory::chained(programs);
-        let chain = Chain::new(&device, &module, context, vocabulary, wave)?;
+        let chain = Chain::new(&device, &module, context, vocabulary, machine.wave())?;
         chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
@@ -147,7 +148,7 @@ impl Gpu {
 
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
-        let launches = lower(&program, self.shared.info.wave)?;
+        let launches = lower(&program, Machine::of(&self.shared.info))?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 

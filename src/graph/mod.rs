@@ -45,6 +45,10 @@ pub enum Element {
     /// planes of signed bytes, their scale, and the sums that the constant terms of asymmetric
     /// weights multiply (80 bytes).
     Q15A,
+    /// Activations rounded to 16-bit floats for matrix cores, each row times a power of two: the
+    /// columns, zeros to a multiple of 64, then the f32 that undoes the power. What long prompts
+    /// multiply with on a GPU.
+    F16,
 }
 
 impl Element {
@@ -55,6 +59,7 @@ impl Element {
         let bytes = match self {
             Element::F32 => cols * 4,
             Element::Q15A => cols.div_ceil(32) * 80,
+            Element::F16 => cols.next_multiple_of(64) * 2 + 64,
         };
         let bytes = bytes.next_multiple_of(64);
         bytes + if bytes.is_multiple_of(4096) { 64 } else { 0 }
@@ -66,6 +71,7 @@ impl fmt::Display for Element {
         f.write_str(match self {
             Element::F32 => "f32",
             Element::Q15A => "q15a",
+            Element::F16 => "f16",
         })
     }
 }

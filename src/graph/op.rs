@@ -160,7 +160,8 @@ pub enum Op {
     Add,
     /// `y = by · x`.
     Scale { by: f32 },
-    /// Rounds rows to integers, 32 elements a scale ([`super::Element::Q15A`]).
+    /// Rounds rows to integers, 32 elements a scale ([`super::Element::Q15A`]), or to 16-bit floats
+    /// ([`super::Element::F16`]).
     Quantize,
     /// `y [1, N]`: the last live row of `x [R, N]`.
     LastRow,

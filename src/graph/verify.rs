@@ -5,7 +5,8 @@
 //!    earlier node wrote.
 //! 2. Every node has the inputs, weights, states and outputs of its op, in number and in shape.
 //! 3. Elements fit: a quantised value ([`Element::Q15A`]) is read only by GEMMs whose weights are
-//!    quantised, and a GEMM reads one kind of activation for all of its weights.
+//!    quantised, 16-bit floats ([`Element::F16`]) only by GEMMs of several rows without f32 weights,
+//!    and a GEMM reads one kind of activation for all of its weights.
 //! 4. `H` is a multiple of `G`; RoPE turns an even number of elements, at most `D`.
 //! 5. Each cache is appended to by exactly one node, before any node attends to it; a layer's keys
 //!    and values are of one type, and a head is whole blocks of it.
@@ -14,6 +15,7 @@
 //!    read.
 
 use super::{Element, Graph, Heads, Node, NodeId, Op, StateKind, Value, ValueId, Weight};
+use crate::dtype::DType;
 use std::ops::Deref;
 use thiserror::Error;
 
@@ -252,6 +254,8 @@ impl<'g, 'a> Check<'g, 'a> {
                     groups,
                     divides,
                 )?;
+                let whole = y.element == Element::F32 || groups == 1;
+                self.holds("output of several groups", "f32", y.element, whole)?;
                 self.vector(0, (x.cols / groups) as usize)
             }
             Op::Gemm { residual } => self.gemm(residual),
@@ -329,6 +333,15 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.same("columns", heads.query * heads.size, self.output(0).cols)?;
                 self.partials(self.input(0), heads, window, split)
             }
+            Op::GatedMul(_) if self.output(0).element == Element::F16 => {
+                self.arity(2, 0, 1)?;
+                for index in 0..2 {
+                    self.float("input", self.input(index))?;
+                    self.same("columns", self.output(0).cols, self.input(index).cols)?;
+                    self.same("rows", self.output(0).rows, self.input(index).rows)?;
+                }
+                Ok(())
+            }
             Op::GatedMul(_) | Op::Add => {
                 self.arity(2, 0, 1)?;
                 self.uniform(self.output(0).cols as usize)
@@ -341,7 +354,8 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.arity(1, 0, 1)?;
                 let (x, y) = (self.input(0), self.output(0));
                 self.float("input", x)?;
-                self.same("output", Element::Q15A, y.element)?;
+                let rounded = y.element != Element::F32;
+                self.holds("output", "q15a or f16", y.element, rounded)?;
                 self.same("rows", x.rows, y.rows)?;
                 self.same("columns", x.cols, y.cols)
             }
@@ -389,15 +403,28 @@ impl<'g, 'a> Check<'g, 'a> {
         let expected = format!("[{}, {}]", y.cols, x.cols);
         self.same(weight.name, expected, format!("{:?}", weight.shape))?;
         self.same("rows", x.rows, y.rows)?;
-        let fits = x.element == Element::F32 || !weight.dtype.is_float();
-        let wanted = "f32 activations for a float weight";
+        let (fits, wanted) = match x.element {
+            Element::F32 => (true, ""),
+            Element::Q15A => (
+                !weight.dtype.is_float(),
+                "f32 or f16 activations for a float weight",
+            ),
+            Element::F16 => {
+                let product = matches!(self.node.op, Op::Gemm { .. }) && x.rows > 1;
+                let fits = product && weight.dtype != DType::F32;
+                (fits, "f16 activations for several rows and no f32 weight")
+            }
+        };
         self.holds(weight.name, wanted, x.element, fits)?;
         let y_fits = y.element == Element::F32 || matches!(self.node.op, Op::GatedGemm(_));
         self.holds("output", "f32", y.element, y_fits)
     }
 
-    /// All weights float or all quantised, since they share one activation.
+    /// All weights float or all quantised, since they share one activation, unless that suits both.
     fn one_kind(&self) -> Verdict {
+        if self.input(0).element == Element::F16 {
+            return Ok(());
+        }
         let kind = |index: usize| match self.weight(index).dtype.is_float() {
             true => "float",
             false => "quantised",

@@ -205,8 +205,6 @@ impl Family {
             _ => config.only("hidden_act", &["silu".into(), "swish".into()])?,
         }
         for key in [
-            "attention_bias",
-            "mlp_bias",
             "rope_interleaved",
             "use_bidirectional_attention",
             "use_qk_norm",

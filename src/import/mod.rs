@@ -20,8 +20,6 @@ mod family;
 mod requantize;
 mod rope;
 mod tensors;
-#[cfg(test)]
-mod tests;
 mod tokenizer;
 
 pub use error::ImportError;

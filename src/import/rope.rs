@@ -282,18 +282,18 @@ pub(super) fn factors_tensor(
 }
 
 /// Llama 3.1's scaling.
-pub(super) struct Scaling {
-    pub(super) base: f32,
-    pub(super) factor: f32,
-    pub(super) low: f32,
-    pub(super) high: f32,
-    pub(super) original: f32,
+struct Scaling {
+    base: f32,
+    factor: f32,
+    low: f32,
+    high: f32,
+    original: f32,
 }
 
 impl Scaling {
     /// For each frequency of a head of `head_size`: 1 where waves are short, `factor` where they are long, and a smooth
     /// passage between.
-    pub(super) fn factors(&self, head_size: u32) -> Vec<f32> {
+    fn factors(&self, head_size: u32) -> Vec<f32> {
         let factor = |pair: u32| {
             let frequency = 1.0 / self.base.powf((2 * pair) as f32 / head_size as f32);
             let wave = 2.0 * std::f32::consts::PI / frequency;

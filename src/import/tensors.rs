@@ -2,6 +2,7 @@
 
 use super::ImportError;
 use super::config::Config;
+use super::error::unsupported;
 use super::family::{Family, Kind, Shape};
 use crate::dtype::DType;
 use crate::loader::{Contents, Folder, Stored, TensorInfo};
@@ -59,7 +60,51 @@ pub(super) fn translate(
         tensors.push(changed(stored, gguf, change));
     }
     require(folder, config, shape, definition, &found)?;
+    for (key, block) in [("attention_bias", "self_attn"), ("mlp_bias", "mlp")] {
+        // Qwen2's biases are the family's, not the file's choice.
+        if family.kind != Kind::Qwen2 {
+            check_biases(folder, config, key, block, &names, &found)?;
+        }
+    }
     Ok(tensors)
+}
+
+/// Checks that the biases of a block are there if and only if `config.json` says so: Hugging Face adds none that it was not
+/// told of, and computes with none that the family's Definition does not list.
+fn check_biases(
+    folder: &Folder,
+    config: &Config,
+    key: &'static str,
+    block: &str,
+    names: &HashMap<String, String>,
+    found: &HashSet<String>,
+) -> Result<(), ImportError> {
+    let is_bias = |name: &&String| name.ends_with(".bias") && name.contains(&format!(".{block}."));
+    let mut known: Vec<&String> = names.keys().filter(is_bias).collect();
+    known.sort();
+    let told = config.flag(key)?.unwrap_or(false);
+    if told && known.is_empty() {
+        return Err(unsupported(config.file(), key, "true", "false"));
+    }
+    let wrong = |tensor: &String, problem: String| {
+        Err(ImportError::Tensor {
+            folder: folder.path().to_owned(),
+            tensor: tensor.clone(),
+            problem,
+        })
+    };
+    let says = format!("{} says {key} {told}", config.file().display());
+    match known.iter().find(|name| found.contains(**name) != told) {
+        None => Ok(()),
+        Some(name) if told => wrong(
+            name,
+            format!("expected, since {says}, and found in no file"),
+        ),
+        Some(name) => wrong(
+            name,
+            format!("expected no bias, since {says}, and found one"),
+        ),
+    }
 }
 
 /// SafeTensors name → GGUF name.

@@ -32,5 +32,5 @@ pub use error::LoadError;
 pub use gguf::{WriteError, write_gguf};
 pub use json::JsonFile;
 pub use metadata::Metadata;
-pub use safetensors::{Folder, Stored};
+pub use safetensors::{Folder, Stored, safetensors_files};
 pub use value::{Text, Value, ValueType};

@@ -150,7 +150,11 @@ fn damaged_definitions() {
 fn nodes_that_do_not_fit() {
     let check = |node: &str, parts: &[&str]| {
         let error = with_node(node).expect_err(node).to_string();
-        says(&error, &["definition `toy`: "]);
+        // The op's own place: the line after `[[layer]]`, behind `op = `.
+        says(
+            &error,
+            &[&format!("toy.toml:{}:", HEAD.lines().count() + 3)],
+        );
         says(&error, parts);
     };
     check(
@@ -235,10 +239,7 @@ fn nodes_that_do_not_fit() {
         let source = format!("layer = []\n{source}");
         let definition = Definition::parse("toy.toml", &source).expect("it parses");
         let error = Model::random(hyper(), Some(definition), DType::F32, 1).err();
-        says(
-            &error.expect(part).to_string(),
-            &["definition `toy`: ", part],
-        );
+        says(&error.expect(part).to_string(), &["toy.toml:", ": ", part]);
     }
 }
 
@@ -267,7 +268,7 @@ fn unknown_architectures() {
     let error = Definition::built_in("mamba", "m.gguf").expect_err("no such family");
     let parts = [
         "m.gguf: ",
-        "`mamba` is not supported; supported: llama",
+        "`mamba` is not supported; supported: llama, qwen2, qwen3, gemma3, smollm3",
         "--graph FILE",
     ];
     says(&error.to_string(), &parts);

@@ -67,6 +67,8 @@ pub struct Options {
     /// Whether that node can round what it makes to integers on the way out; else a quantize node
     /// does.
     pub gated_quantizes: bool,
+    /// From how many rows on products take activations of 16-bit floats; `None`: never.
+    pub half_rows: Option<u32>,
 }
 
 /// Which gated feed-forwards are fused.
@@ -99,7 +101,7 @@ pub fn optimise(
         residual::fuse_residuals;
         rope_append::fuse_rope_append;
         split::split_attention, options.attention_split;
-        quantize::quantize_activations, options.gated_quantizes;
+        quantize::quantize_activations, options;
         eliminate::eliminate_dead;
     );
     Ok((graph, reports))

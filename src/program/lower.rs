@@ -86,14 +86,16 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
     for part in types {
         name += &format!("_{}", part.to_ascii_lowercase());
     }
-    let quantises = node
-        .outputs
-        .first()
-        .is_some_and(|&v| graph.value(v).element == Element::Q15A);
-    if quantises && node.op != Op::Quantize {
-        name += "_quantize";
-    }
-    name
+    let element = |ids: &[ValueId]| ids.first().map(|&v| graph.value(v).element);
+    let rounded = match (node.op, element(node.outputs), element(node.inputs)) {
+        (Op::Quantize, Some(Element::F16), _) => "_half",
+        (Op::Gemm { .. }, _, Some(Element::F16)) => "_half",
+        (Op::Quantize, ..) => "",
+        (_, Some(Element::Q15A), _) => "_quantize",
+        (_, Some(Element::F16), _) => "_half",
+        _ => "",
+    };
+    name + rounded
 }
 
 /// How many pieces a launch falls into at full rows and full context.

@@ -117,6 +117,14 @@ impl Program {
             .sum()
     }
 
+    /// Whether its products take rows of 16-bit floats: then attention may round as much.
+    pub fn is_half(&self) -> bool {
+        let half = |slot: &Slot| slot.element == Element::F16;
+        self.launches
+            .iter()
+            .any(|launch| launch.outputs.iter().any(half))
+    }
+
     /// Bytes of all caches.
     pub fn state_bytes(&self) -> usize {
         self.states.iter().map(|s| s.bytes()).sum()

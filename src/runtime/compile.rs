@@ -6,6 +6,7 @@ use crate::pass::{self, Gates, Report};
 use crate::plan::{Plan, PlanError, plan};
 use crate::program::{Program, Target, lower};
 use bumpalo::Bump;
+use std::str::FromStr;
 use thiserror::Error;
 
 /// Why a model could not be compiled. Past [`CompileError::Model`] these are faults of a Definition
@@ -20,6 +21,42 @@ pub enum CompileError {
     Plan(#[from] PlanError),
 }
 
+/// What long prompts are computed with on a GPU. The CPU and short prompts are exact either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptPrecision {
+    /// Activations and weights rounded to 16-bit floats, sums in f32: the speed of matrix cores.
+    #[default]
+    Fast,
+    /// Activations of 15 bits and weights as they are: the text of single steps, at half the speed
+    /// or less.
+    Exact,
+}
+
+/// A name that is no precision.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("unknown precision \"{name}\"; supported: fast, exact")]
+pub struct UnknownPrecision {
+    /// The name as it was written.
+    pub name: String,
+}
+
+impl FromStr for PromptPrecision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
+        match name {
+            "fast" => Ok(PromptPrecision::Fast),
+            "exact" => Ok(PromptPrecision::Exact),
+            _ => Err(UnknownPrecision { name: name.into() }),
+        }
+    }
+}
+
+/// From how many rows on [`PromptPrecision::Fast`] counts: below, reading the weights takes as long as
+/// multiplying exactly does.
+pub const FAST_ROWS: u32 = 33;
+
 /// Every stage of one step, for running it and for looking at it.
 pub struct Compiled<'a> {
     /// As the Definition says it.
@@ -32,12 +69,23 @@ pub struct Compiled<'a> {
     pub program: Program,
 }
 
-/// Runs the pipeline; the graphs live in `arena`.
+/// Runs the pipeline; the graphs live in `arena`. Long prompts are [`PromptPrecision::Fast`].
 pub fn compile<'a>(
     model: &Model,
     arena: &'a Bump,
     extent: Extent,
     target: Target,
+) -> Result<Compiled<'a>, CompileError> {
+    compile_with(model, arena, extent, target, PromptPrecision::default())
+}
+
+/// The same with the precision of long prompts chosen.
+pub fn compile_with<'a>(
+    model: &Model,
+    arena: &'a Bump,
+    extent: Extent,
+    target: Target,
+    precision: PromptPrecision,
 ) -> Result<Compiled<'a>, CompileError> {
     let built = model.graph(arena, extent)?;
     let (gates, gated_quantizes) = match target {
@@ -48,6 +96,10 @@ pub fn compile<'a>(
         attention_split: attention_split(extent.context),
         gates,
         gated_quantizes,
+        half_rows: match (target, precision) {
+            (Target::Gpu { .. }, PromptPrecision::Fast) => Some(FAST_ROWS),
+            _ => None,
+        },
     };
     let (fused, reports) = pass::optimise(built.clone(), options)?;
     let plan = plan(&fused)?;

@@ -9,7 +9,7 @@
 //! or will. Their cache rows lie beyond the sequence's end, where every step writes before it reads;
 //! their logits are computed anew where somebody asks for those of the text's end ([`Decode::end`]).
 
-use super::session::{Part, Session, SessionError};
+use super::session::{Ran, Session, SessionError};
 use std::time::{Duration, Instant};
 
 /// The most steps of a group, and so half of what is ever queued.
@@ -89,6 +89,10 @@ impl<'s> Decode<'s> {
         }
         let token = self.session.chosen_for(self.start + step)?;
         self.given += 1;
+        if step > 0 {
+            // The one before has been computed by the step that chose this one.
+            self.session.tokens.push(self.last[0]);
+        }
         self.last = [token, self.last[0]];
         self.session.now_at(self.start + step, self.queued == step);
         Ok(Some(token))
@@ -216,7 +220,7 @@ impl Session {
     }
 
     fn advance(&mut self, steps: u32) -> Result<u64, SessionError> {
-        self.last = (Part::Decode, 0);
+        self.last = Ran::Decode;
         Ok(self.decode.advance(steps, self.options.eager)?)
     }
 
@@ -229,11 +233,10 @@ impl Session {
     }
 
     /// The logits that were copied to the host last.
-    fn last_logits(&self) -> &[f32] {
-        let (part, row) = self.last;
-        match part {
-            Part::Decode => self.decode.result(row),
-            Part::Prompt => self.prompt.result(row),
+    pub(super) fn last_logits(&self) -> &[f32] {
+        match self.last {
+            Ran::Decode => self.decode.result(0),
+            Ran::Prompt { index, row } => self.prompts[index].result(row),
         }
     }
 }

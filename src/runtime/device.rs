@@ -1,7 +1,8 @@
 //! Which device a session runs on, and the programs compiled for it.
 
 use super::backend::{Backend, BackendError};
-use super::compile::compile;
+use super::chunks;
+use super::compile::compile_with;
 use super::session::{SessionError, SessionOptions};
 use crate::cpu::{self, Cpu, isa::Isa};
 use crate::gpu::{self, Found, Gpu};
@@ -53,7 +54,8 @@ impl FromStr for DeviceChoice {
 pub(super) struct Prepared {
     pub backend: Box<dyn Backend>,
     pub decode: Program,
-    pub prompt: Program,
+    /// Chunks of a prompt, the largest first.
+    pub prompts: Vec<Program>,
 }
 
 /// Chooses a device, compiles for it, and gives it the weights.
@@ -89,17 +91,18 @@ fn on_gpu(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Prepared, SessionError> {
     let wave = found.info.wave;
-    let (decode, prompt) = programs(model, options, Target::Gpu { wave })?;
+    let (decode, prompts) = programs(model, options, Target::Gpu { wave })?;
+    let all: Vec<&Program> = std::iter::once(&decode).chain(&prompts).collect();
     let setup = gpu::Setup {
         threads: options.threads,
         poison: options.poison,
     };
     let fetch = |name: &str| model.tensor(name);
-    let gpu = Gpu::new(found, setup, &[&decode, &prompt], &fetch, progress);
+    let gpu = Gpu::new(found, setup, &all, &fetch, progress);
     Ok(Prepared {
         backend: Box::new(gpu.map_err(BackendError::from)?),
         decode,
-        prompt,
+        prompts,
     })
 }
 
@@ -108,27 +111,32 @@ fn on_cpu(
     options: &SessionOptions,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Prepared, SessionError> {
-    let (decode, prompt) = programs(model, options, Target::Cpu)?;
+    let (decode, prompts) = programs(model, options, Target::Cpu)?;
+    let all: Vec<&Program> = std::iter::once(&decode).chain(&prompts).collect();
     let setup = cpu::Setup {
         threads: options.threads,
         isa: options.isa.unwrap_or_else(Isa::detect),
         poison: options.poison,
     };
     let fetch = |name: &str| model.tensor(name);
-    let cpu = Cpu::new(setup, &[&decode, &prompt], &fetch, progress);
+    let cpu = Cpu::new(setup, &all, &fetch, progress);
     Ok(Prepared {
         backend: Box::new(cpu.map_err(BackendError::from)?),
         decode,
-        prompt,
+        prompts,
     })
 }
 
-/// The decode step and the prompt chunk.
+/// Rows of the largest prompt chunk where nobody says: what fills a device, or the CPU's caches.
+const CHUNK_ROWS_GPU: u32 = 512;
+const CHUNK_ROWS_CPU: u32 = 256;
+
+/// The decode step and the prompt chunks.
 fn programs(
     model: &Model,
     options: &SessionOptions,
     target: Target,
-) -> Result<(Program, Program), SessionError> {
+) -> Result<(Program, Vec<Program>), SessionError> {
     let context = options.context;
     let program = |rows: u32, logits: Logits| -> Result<Program, SessionError> {
         let arena = Bump::new();
@@ -138,12 +146,21 @@ fn programs(
             kv_type: options.kv_type,
             logits,
         };
-        Ok(compile(model, &arena, extent, target)?.program)
+        Ok(compile_with(model, &arena, extent, target, options.prompt_precision)?.program)
     };
-    let chunk_rows = options.chunk_rows.clamp(1, context.max(1));
+    let on_gpu = matches!(target, Target::Gpu { .. });
+    let largest = match options.chunk_rows {
+        0 if on_gpu => CHUNK_ROWS_GPU,
+        0 => CHUNK_ROWS_CPU,
+        rows => rows,
+    };
+    let prompts = chunks::sizes(largest.min(context.max(1)), on_gpu);
+    let prompts = prompts
+        .into_iter()
+        .map(|rows| program(rows, options.logits));
     Ok((
         program(1, Logits::Last)?,
-        program(chunk_rows, options.logits)?,
+        prompts.collect::<Result<_, _>>()?,
     ))
 }
 

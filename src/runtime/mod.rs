@@ -7,16 +7,20 @@
 //! device itself chose.
 
 mod backend;
+mod chunks;
 mod compile;
 mod contents;
 mod decode;
 mod device;
 mod dump;
+mod prefix;
 pub mod recorded;
 mod session;
 
 pub use backend::{Backend, BackendError, Recording};
-pub use compile::{CompileError, Compiled, compile};
+pub use compile::{
+    CompileError, Compiled, FAST_ROWS, PromptPrecision, UnknownPrecision, compile, compile_with,
+};
 pub use contents::{Contents, Profile, RecordedNode};
 pub use decode::Decode;
 pub use device::{DeviceChoice, UnknownDevice};

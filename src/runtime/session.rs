@@ -1,7 +1,8 @@
 //! A session: one sequence of tokens over a recorded model.
 
 use super::backend::{Backend, BackendError, Recording};
-use super::compile::CompileError;
+use super::chunks;
+use super::compile::{CompileError, PromptPrecision};
 use super::contents::{Contents, Profile, profile};
 use super::device::{DeviceChoice, Prepared, prepare};
 use crate::cpu::isa::Isa;
@@ -46,8 +47,10 @@ pub struct SessionOptions {
     pub context: u32,
     /// What the cache's elements are.
     pub kv_type: KvType,
-    /// Rows of a prompt chunk.
+    /// Rows of the largest prompt chunk; 0: 512 on a GPU, 256 on the CPU.
     pub chunk_rows: u32,
+    /// What a GPU computes long prompts with.
+    pub prompt_precision: PromptPrecision,
     /// Run every step launch by launch instead of replaying the recording.
     pub eager: bool,
     /// Which rows get logits; `All` only for measuring perplexity.
@@ -66,7 +69,8 @@ impl Default for SessionOptions {
             threads: 1,
             context: 2048,
             kv_type: KvType::F16,
-            chunk_rows: 256,
+            chunk_rows: 0,
+            prompt_precision: PromptPrecision::default(),
             eager: false,
             logits: Logits::Last,
             poison: false,
@@ -80,8 +84,19 @@ impl Default for SessionOptions {
 pub enum Part {
     /// One token's step.
     Decode,
-    /// A chunk of a prompt.
+    /// The largest chunk of a prompt.
     Prompt,
+}
+
+/// Which recording ran last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ran {
+    Decode,
+    /// One of the prompt's; `row` of its result is the last token's.
+    Prompt {
+        index: usize,
+        row: usize,
+    },
 }
 
 /// What a session has done and what it holds.
@@ -96,6 +111,8 @@ pub struct Report {
     pub replays: u64,
     /// Prompt chunks replayed.
     pub prompt_replays: u64,
+    /// Rows of prompts computed: tokens that were not in the cache.
+    pub prompt_rows: u64,
     /// Steps and chunks run eagerly.
     pub eager_steps: u64,
     /// Whether replaying replays a recording; `false` where a driver could not capture.
@@ -113,15 +130,21 @@ pub struct Report {
 /// A recorded model and the sequence it is in the middle of.
 pub struct Session {
     pub(super) decode: Box<dyn Recording>,
-    pub(super) prompt: Box<dyn Recording>,
+    /// The largest first.
+    pub(super) prompts: Vec<Box<dyn Recording>>,
+    /// Their rows.
+    chunk_rows: Vec<u32>,
     pub(super) backend: Box<dyn Backend>,
     pub(super) options: SessionOptions,
     pub(super) position: u32,
     vocabulary: u32,
+    /// The token at each filled position; as long as `position`, and never longer than the context.
+    pub(super) tokens: Vec<u32>,
+    prompt_rows: u64,
     /// Whether the device's next step is at `position`, with the token that was chosen for it.
     pub(super) linked: bool,
-    /// Which recording ran last, and which row of its result is the last token's.
-    pub(super) last: (Part, usize),
+    /// Where the last token's logits are.
+    pub(super) last: Ran,
 }
 
 impl Session {
@@ -135,17 +158,23 @@ impl Session {
         let Prepared {
             backend,
             decode,
-            prompt,
+            prompts,
         } = prepare(model, options, progress)?;
+        let chunk_rows = prompts.iter().map(|program| program.rows).collect();
+        let prompts = prompts.into_iter().map(|program| backend.record(program));
+        let prompts = prompts.collect::<Result<_, _>>()?;
         Ok(Session {
             decode: backend.record(decode)?,
-            prompt: backend.record(prompt)?,
+            prompts,
+            chunk_rows,
             backend,
             options: options.clone(),
             position: 0,
+            tokens: Vec::with_capacity(options.context as usize),
+            prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
             linked: false,
-            last: (Part::Prompt, 0),
+            last: Ran::Prompt { index: 0, row: 0 },
         })
     }
 
@@ -174,6 +203,7 @@ impl Session {
         if position < self.position {
             self.position = position;
             self.linked = false;
+            self.tokens.truncate(position as usize);
         }
     }
 
@@ -205,7 +235,7 @@ impl Session {
     pub fn program(&self, part: Part) -> &Program {
         match part {
             Part::Decode => self.decode.program(),
-            Part::Prompt => self.prompt.program(),
+            Part::Prompt => self.prompts[0].program(),
         }
     }
 
@@ -232,7 +262,7 @@ impl Session {
     fn recording(&mut self, part: Part) -> &mut dyn Recording {
         match part {
             Part::Decode => &mut *self.decode,
-            Part::Prompt => &mut *self.prompt,
+            Part::Prompt => &mut *self.prompts[0],
         }
     }
 
@@ -245,9 +275,9 @@ impl Session {
         };
         self.linked = false;
         run(&mut *self.decode, step, self.options.eager)?;
-        self.position += 1;
+        self.append(&[token]);
         self.linked = true;
-        self.last = (Part::Decode, 0);
+        self.last = Ran::Decode;
         Ok(self.decode.result(0))
     }
 
@@ -261,28 +291,16 @@ impl Session {
     ) -> Result<&[f32], SessionError> {
         self.check(tokens)?;
         self.linked = false;
-        let chunk_rows = self.prompt.program().rows as usize;
         let mut done = 0;
-        let mut row = 0;
-        for chunk in tokens.chunks(chunk_rows) {
-            let step = Step {
-                position: self.position,
-                tokens: chunk,
-            };
-            run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
-            done += chunk.len();
-            if self.options.logits == Logits::All {
-                row = chunk.len() - 1;
-            }
+        while done < tokens.len() {
+            done += self.chunk(&tokens[done..])?;
             if on_chunk(done).is_break() {
                 break;
             }
         }
         // With every row's logits, none is chosen from.
         self.linked = self.options.logits == Logits::Last;
-        self.last = (Part::Prompt, row);
-        Ok(self.prompt.result(row))
+        Ok(self.last_logits())
     }
 
     /// Appends tokens and calls `each(index, logits [V])` for every one of them, in order.
@@ -301,19 +319,42 @@ impl Session {
         );
         self.check(tokens)?;
         self.linked = false;
-        let chunk_rows = self.prompt.program().rows as usize;
-        for (index, chunk) in tokens.chunks(chunk_rows).enumerate() {
-            let step = Step {
-                position: self.position,
-                tokens: chunk,
+        let mut done = 0;
+        while done < tokens.len() {
+            let rows = self.chunk(&tokens[done..])?;
+            let Ran::Prompt { index, .. } = self.last else {
+                unreachable!("a chunk ran last");
             };
-            run(&mut *self.prompt, step, self.options.eager)?;
-            self.position += chunk.len() as u32;
-            for row in 0..chunk.len() {
-                each(index * chunk_rows + row, self.prompt.result(row));
+            for row in 0..rows {
+                each(done + row, self.prompts[index].result(row));
             }
+            done += rows;
         }
         Ok(())
+    }
+
+    /// Appends as many of `tokens` as one recording takes; how many they were.
+    fn chunk(&mut self, tokens: &[u32]) -> Result<usize, SessionError> {
+        let (index, rows) = chunks::next(tokens.len(), &self.chunk_rows);
+        let step = Step {
+            position: self.position,
+            tokens: &tokens[..rows],
+        };
+        run(&mut *self.prompts[index], step, self.options.eager)?;
+        self.prompt_rows += rows as u64;
+        self.append(&tokens[..rows]);
+        let row = match self.options.logits {
+            Logits::Last => 0,
+            Logits::All => rows - 1,
+        };
+        self.last = Ran::Prompt { index, row };
+        Ok(rows)
+    }
+
+    /// Records tokens that have been computed.
+    fn append(&mut self, tokens: &[u32]) {
+        self.position += tokens.len() as u32;
+        self.tokens.extend_from_slice(tokens);
     }
 
     /// The program a decode step replays.
@@ -323,25 +364,25 @@ impl Session {
 
     /// What has been done so far, by the recordings' own counters.
     pub fn report(&self) -> Report {
-        let programs = [self.decode.program(), self.prompt.program()];
-        let fallback = self.decode.fallback().or(self.prompt.fallback());
+        let all = || std::iter::once(&self.decode).chain(&self.prompts);
+        let fallback = all().find_map(|recording| recording.fallback());
         Report {
             device: self.backend.describe(),
             threads: self.backend.threads(),
-            launches_per_step: programs[0].launches.len(),
+            launches_per_step: self.decode.program().launches.len(),
             nodes: self.decode.nodes(),
             replays: self.decode.replays(),
-            prompt_replays: self.prompt.replays(),
-            eager_steps: self.decode.eager_steps() + self.prompt.eager_steps(),
+            prompt_replays: self.prompts.iter().map(|p| p.replays()).sum(),
+            prompt_rows: self.prompt_rows,
+            eager_steps: all().map(|recording| recording.eager_steps()).sum(),
             graph_replay: fallback.is_none(),
             graph_fallback: fallback.map(str::to_string),
             decode_launch_us: self.decode.launch_time().map(|t| t.as_secs_f64() * 1e6),
-            recordings: programs.len(),
+            recordings: all().count(),
             weight_bytes: self.backend.weight_bytes(),
-            kv_bytes: programs[0].state_bytes() as u64,
-            arena_bytes: programs
-                .iter()
-                .map(|p| p.arena_bytes as u64)
+            kv_bytes: self.decode.program().state_bytes() as u64,
+            arena_bytes: all()
+                .map(|recording| recording.program().arena_bytes as u64)
                 .max()
                 .unwrap_or(0),
         }

@@ -85,6 +85,11 @@ impl ByteLevel {
         self.pre.add_bos
     }
 
+    /// Whether text is brought to Unicode's normal form C first, unless the file says otherwise.
+    pub(super) fn composed(&self) -> bool {
+        self.pre.composed
+    }
+
     /// The token whose text is exactly `text`.
     pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         self.model.token_to_id(text)

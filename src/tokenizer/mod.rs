@@ -51,7 +51,8 @@ use vocabulary::{Kind, Pieces, Spelling, TokenList};
 
 const MODEL: &str = "tokenizer.ggml.model";
 
-/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it.
+/// This program's own key (bool): text is brought to Unicode's normal form C first. GGUF files do not say it; without it
+/// the pre-tokenizer decides.
 pub const NFC: &str = "greta.tokenizer.nfc";
 /// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
 /// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
@@ -139,6 +140,12 @@ pub struct Tokenizer {
     nfc: bool,
 }
 
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens)", self.kinds.len())
+    }
+}
+
 impl Tokenizer {
     /// Builds the tokenizer that a model file's metadata describes.
     ///
@@ -200,7 +207,8 @@ impl Tokenizer {
             Model::ByteLevel(_) => SpacePrefix::Never,
             Model::Scored(_) => SpacePrefix::read(metadata)?,
         };
-        let nfc = metadata.bool(NFC)?.unwrap_or(false);
+        let composed = matches!(&model, Model::ByteLevel(model) if model.composed());
+        let nfc = metadata.bool(NFC)?.unwrap_or(composed);
         let strip = strips_right(metadata)?;
         Ok(Tokenizer {
             partition: Partition::new(&list, strip),
@@ -219,35 +227,70 @@ impl Tokenizer {
     /// [`TokenizerError::Unencodable`] if a SentencePiece vocabulary has nothing at all for a character: no piece, no
     /// bytes and no unknown token.
     pub fn encode(&self, text: &str, how: Encode) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_guarded(text, &[], how)
+    }
+
+    /// As [`Tokenizer::encode`], for a text in which some characters stand for others: `(stand-in, what it stands for)`.
+    /// Control and unknown tokens are recognised first, and so not where a stand-in breaks their spelling; then each
+    /// stand-in becomes what it stands for, and words are formed from the whole text between two such tokens.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_guarded(
+        &self,
+        text: &str,
+        stand_ins: &[(char, char)],
+        how: Encode,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
         if how.bos && self.roles.add_bos {
             out.extend(self.roles.bos);
         }
         // The space that SentencePiece puts before a text also goes between a special token and the text after it.
-        let mut after_special = false;
-        for (index, fragment) in self
-            .partition
-            .split(text, how.special)
-            .into_iter()
-            .enumerate()
-        {
-            match (fragment, &self.model) {
-                (Fragment::Token(id), _) => out.push(id),
-                (Fragment::Text(text), Model::ByteLevel(model)) => {
-                    model.encode(&self.normalized(text), &mut out)?;
-                }
-                (Fragment::Text(text), Model::Scored(model)) => {
-                    let text = self.normalized(text);
-                    let prefix = self.space_prefix.applies(&text, index == 0, after_special);
-                    model.encode(&text, prefix, self.roles.unknown, &mut out)?;
-                }
+        let mut place = Place::default();
+        for fragment in self.partition.split(text, how.special) {
+            let restored = match fragment {
+                Fragment::Text(text) => restore(text, stand_ins),
+                Fragment::Token(_) => None,
+            };
+            let Some(restored) = restored else {
+                self.encode_fragment(fragment, &mut place, &mut out)?;
+                continue;
+            };
+            // What is user-defined is recognised in every text, restored ones too.
+            for fragment in self.partition.split(&restored, false) {
+                self.encode_fragment(fragment, &mut place, &mut out)?;
             }
-            after_special = matches!(fragment, Fragment::Token(_));
         }
         if how.bos && self.roles.add_eos {
             out.extend(self.roles.eos);
         }
         Ok(out)
+    }
+
+    fn encode_fragment(
+        &self,
+        fragment: Fragment<'_>,
+        place: &mut Place,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        match (fragment, &self.model) {
+            (Fragment::Token(id), _) => out.push(id),
+            (Fragment::Text(text), Model::ByteLevel(model)) => {
+                model.encode(&self.normalized(text), out)?;
+            }
+            (Fragment::Text(text), Model::Scored(model)) => {
+                let text = self.normalized(text);
+                let (first, after_special) = (!place.begun, place.after_special);
+                let prefix = self.space_prefix.applies(&text, first, after_special);
+                model.encode(&text, prefix, self.roles.unknown, out)?;
+            }
+        }
+        *place = Place {
+            begun: true,
+            after_special: matches!(fragment, Fragment::Token(_)),
+        };
+        Ok(())
     }
 
     /// The text in the form in which it is encoded.
@@ -354,6 +397,12 @@ impl Tokenizer {
         matches!(kind, Some(Kind::Control | Kind::Unknown))
     }
 
+    /// The tokens that are recognised in text as a whole, before any encoding, with their spellings: control and unknown
+    /// tokens, and user-defined ones.
+    pub fn whole_tokens(&self) -> impl Iterator<Item = (u32, &str)> + '_ {
+        self.partition.spellings()
+    }
+
     /// Whether token `id` is recognised in text as a whole, before any encoding.
     fn is_whole(&self, id: u32) -> bool {
         let kind = self.kinds.get(id as usize);
@@ -362,6 +411,25 @@ impl Tokenizer {
             Some(Kind::Control | Kind::Unknown | Kind::UserDefined)
         )
     }
+}
+
+/// Where in a text a fragment stands.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// Whether another fragment comes before it.
+    begun: bool,
+    /// Whether that is a special token.
+    after_special: bool,
+}
+
+/// `text` with stand-ins replaced by what they stand for; `None` if it has none.
+fn restore(text: &str, stand_ins: &[(char, char)]) -> Option<String> {
+    let find = |c: char| stand_ins.iter().find(|pair| pair.0 == c);
+    text.contains(|c| find(c).is_some()).then(|| {
+        text.chars()
+            .map(|c| find(c).map_or(c, |pair| pair.1))
+            .collect()
+    })
 }
 
 impl Model {

@@ -1,6 +1,7 @@
 //! Cutting text at special tokens, before anything else looks at it.
 
 use super::vocabulary::{Kind, TokenList};
+use std::collections::HashMap;
 
 /// A part of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +28,10 @@ struct Special {
 pub(super) struct Partition {
     /// Longest first; equally long ones by id.
     specials: Vec<Special>,
-    /// For each byte, the specials that begin with it.
-    by_first: Vec<Vec<u32>>,
+    /// Where each text stands in `specials`.
+    index: HashMap<Box<[u8]>, u32>,
+    /// For each byte, the lengths of the specials that begin with it: few, where the specials may be thousands.
+    lengths: Vec<Vec<usize>>,
 }
 
 impl Partition {
@@ -49,11 +52,29 @@ impl Partition {
             })
             .collect();
         specials.sort_by_key(|special| std::cmp::Reverse(special.text.len()));
-        let mut by_first = vec![Vec::new(); 256];
-        for (index, special) in specials.iter().enumerate() {
-            by_first[usize::from(special.text.as_bytes()[0])].push(index as u32);
+        let mut lengths = vec![Vec::new(); 256];
+        let mut index = HashMap::with_capacity(specials.len());
+        for (number, special) in specials.iter().enumerate() {
+            let text = special.text.as_bytes();
+            index.entry(text.into()).or_insert(number as u32);
+            let lengths: &mut Vec<usize> = &mut lengths[usize::from(text[0])];
+            // Longest first, so equal ones are neighbours.
+            if lengths.last() != Some(&text.len()) {
+                lengths.push(text.len());
+            }
         }
-        Partition { specials, by_first }
+        Partition {
+            specials,
+            index,
+            lengths,
+        }
+    }
+
+    /// The tokens that are recognised, with their spellings, longest first.
+    pub(super) fn spellings(&self) -> impl Iterator<Item = (u32, &str)> + '_ {
+        self.specials
+            .iter()
+            .map(|special| (special.id, special.text.as_str()))
     }
 
     /// Cuts `text`; control and unknown tokens are recognised only if `parse`.
@@ -76,21 +97,21 @@ impl Partition {
         fragments
     }
 
-    /// The specials that occur in `text` at all, in order: most texts have none, and vocabularies have hundreds.
+    /// The specials that occur in `text` at all, in order: most texts have none, and vocabularies have thousands.
     fn present(&self, text: &str, parse: bool) -> Vec<u32> {
-        let mut found = Vec::new();
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            for &index in &self.by_first[usize::from(byte)] {
-                let special = &self.specials[index as usize];
-                let wanted = parse || special.always;
-                if wanted && text.as_bytes()[at..].starts_with(special.text.as_bytes()) {
-                    found.push(index);
+        let bytes = text.as_bytes();
+        let mut seen = vec![false; self.specials.len()];
+        for (at, &byte) in bytes.iter().enumerate() {
+            for &length in &self.lengths[usize::from(byte)] {
+                let part = bytes.get(at..at + length);
+                if let Some(&index) = part.and_then(|part| self.index.get(part)) {
+                    seen[index as usize] |= parse || self.specials[index as usize].always;
                 }
             }
         }
-        found.sort_unstable();
-        found.dedup();
-        found
+        (0..seen.len() as u32)
+            .filter(|&index| seen[index as usize])
+            .collect()
     }
 }
 

@@ -19,6 +19,8 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const LLAMA3: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 /// Qwen 2's: as Llama 3's, with digits one by one.
 const QWEN2: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+/// Mistral's since Tekken: a word is capitals and then small letters, marks among them; signs take slashes along.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+";
 /// A digit, of any script.
 const DIGIT: &str = r"\p{N}";
 /// What llama.cpp cuts off first for a file that names no pre-tokenizer.
@@ -47,6 +49,9 @@ struct Family {
     ignore_merges: bool,
     /// Whether texts begin with the BOS token unless the file says otherwise.
     add_bos: bool,
+    /// Whether the text is brought into Unicode's normalization form C first. llama.cpp does not, but the models' own
+    /// tokenizers do.
+    composed: bool,
 }
 
 use Whitespace::{GivesLast, GivesLastUnlessBreak, Whole};
@@ -59,6 +64,7 @@ const FAMILIES: &[Family] = &[
         steps: &[(PUNCTUATION, Whole), (GPT2, GivesLast), (NUMBER, Whole), (THREE_DIGITS, Whole)],
         ignore_merges: false,
         add_bos: false,
+        composed: false,
     },
     Family {
         names: &["gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "mpt", "olmo", "jais", "exaone4", "trillion",
@@ -66,30 +72,49 @@ const FAMILIES: &[Family] = &[
         steps: &[(GPT2, GivesLast)],
         ignore_merges: false,
         add_bos: false,
+        composed: false,
     },
     Family {
         names: &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         steps: &[(DIGIT, Whole), (GPT2, GivesLast)],
         ignore_merges: false,
         add_bos: false,
+        composed: false,
     },
     Family {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
         steps: &[(LLAMA3, GivesLastUnlessBreak)],
         ignore_merges: true,
         add_bos: true,
+        composed: false,
     },
     Family {
         names: &["smaug-bpe", "dbrx"],
         steps: &[(LLAMA3, GivesLastUnlessBreak)],
         ignore_merges: false,
         add_bos: false,
+        composed: false,
     },
     Family {
-        names: &["qwen2", "deepseek-r1-qwen", "kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"],
+        names: &["tekken"],
+        steps: &[(TEKKEN, GivesLastUnlessBreak)],
+        ignore_merges: true,
+        add_bos: true,
+        composed: false,
+    },
+    Family {
+        names: &["qwen2", "deepseek-r1-qwen"],
         steps: &[(QWEN2, GivesLastUnlessBreak)],
         ignore_merges: false,
         add_bos: false,
+        composed: true,
+    },
+    Family {
+        names: &["kormo", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2"],
+        steps: &[(QWEN2, GivesLastUnlessBreak)],
+        ignore_merges: false,
+        add_bos: false,
+        composed: false,
     },
 ];
 
@@ -98,6 +123,7 @@ pub(super) struct PreTokenizer {
     steps: Vec<(SysRegex, Whitespace)>,
     pub(super) ignore_merges: bool,
     pub(super) add_bos: bool,
+    pub(super) composed: bool,
 }
 
 impl PreTokenizer {
@@ -121,6 +147,7 @@ impl PreTokenizer {
             steps: family.steps.iter().map(compile).collect(),
             ignore_merges: family.ignore_merges,
             add_bos: family.add_bos,
+            composed: family.composed,
         })
     }
 

@@ -284,7 +284,7 @@ fn tensors_are_those_of_the_family() {
     with(
         &|tensors| {
             tensors.push(Written {
-                name: "model.layers.0.self_attn.q_proj.bias".into(),
+                name: "model.layers.0.self_attn.q_norm.weight".into(),
                 dtype: "F32",
                 shape: vec![32],
                 bytes: vec![0; 128],
@@ -292,8 +292,43 @@ fn tensors_are_those_of_the_family() {
         },
         none(),
         &[
-            "model.layers.0.self_attn.q_proj.bias",
+            "model.layers.0.self_attn.q_norm.weight",
             "has no place in definition `llama`",
+        ],
+    );
+    let bias = |tensors: &mut Vec<Written>| {
+        tensors.push(Written {
+            name: "model.layers.0.self_attn.q_proj.bias".into(),
+            dtype: "F32",
+            shape: vec![32],
+            bytes: vec![0; 128],
+        });
+    };
+    with(
+        &bias,
+        none(),
+        &[
+            "model.layers.0.self_attn.q_proj.bias",
+            "expected no bias",
+            "attention_bias false",
+        ],
+    );
+    with(
+        &bias,
+        json!({"attention_bias": true}),
+        &[
+            "model.layers.0.self_attn.k_proj.bias",
+            "attention_bias true",
+            "found in no file",
+        ],
+    );
+    with(
+        &|_| {},
+        json!({"mlp_bias": true}),
+        &[
+            "model.layers.0.mlp.down_proj.bias",
+            "mlp_bias true",
+            "found in no file",
         ],
     );
     with(
@@ -332,11 +367,6 @@ fn configs_are_refused_by_name() {
     );
     check(json!({"architectures": []}), &["architectures"]);
     check(json!({"architectures": null}), &["architectures: missing"]);
-    check(
-        json!({"attention_bias": true}),
-        &["attention_bias: true", "supported: false"],
-    );
-    check(json!({"mlp_bias": true}), &["mlp_bias: true"]);
     check(
         json!({"hidden_act": "gelu"}),
         &["hidden_act: \"gelu\"", "supported: \"silu\""],

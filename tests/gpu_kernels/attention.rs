@@ -15,24 +15,24 @@ use half::f16;
 const BOUND: f64 = 4e-6;
 
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    h: usize,
-    g: usize,
-    d: usize,
-    s: usize,
-    window: usize,
-    position: usize,
-    rows: usize,
+pub struct Shape {
+    pub h: usize,
+    pub g: usize,
+    pub d: usize,
+    pub s: usize,
+    pub window: usize,
+    pub position: usize,
+    pub rows: usize,
 }
 
-struct Case {
+pub struct Case {
     shape: Shape,
-    q: Vec<f32>,
+    pub q: Vec<f32>,
     kv_type: KvType,
     /// As the device has them.
-    k: Vec<u8>,
-    v: Vec<u8>,
-    scale: f32,
+    pub k: Vec<u8>,
+    pub v: Vec<u8>,
+    pub scale: f32,
 }
 
 impl Shape {
@@ -47,7 +47,7 @@ impl Shape {
 
 impl Case {
     /// A cache in which only positions that some row sees are finite.
-    fn new(rng: &mut Rng, shape: Shape, kv_type: KvType) -> Case {
+    pub fn new(rng: &mut Rng, shape: Shape, kv_type: KvType) -> Case {
         let Shape {
             h,
             g,
@@ -106,7 +106,7 @@ impl Case {
         }
     }
 
-    fn expected(&self, r: usize) -> Vec<(f64, f64)> {
+    pub fn expected(&self, r: usize) -> Vec<(f64, f64)> {
         let Shape {
             h,
             g,

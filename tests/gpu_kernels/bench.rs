@@ -2,7 +2,7 @@
 
 use crate::support::rng::Rng;
 use greta_infer::gpu::Found;
-use greta_infer::gpu::geometry::Geometry;
+use greta_infer::gpu::geometry::{Geometry, Machine};
 use greta_infer::hip::{Device, DeviceBuffer, Module, Stream};
 use std::ffi::c_void;
 
@@ -10,6 +10,7 @@ pub struct Bench {
     device: Device,
     stream: Stream,
     module: Module,
+    pub machine: Machine,
     pub wave: u32,
     pub compute_units: u32,
 }
@@ -68,6 +69,7 @@ impl Bench {
         // SAFETY: an embedded code object, as the compiler wrote it.
         let module = unsafe { Module::load(&device, code) }.expect("kernels that load");
         Bench {
+            machine: Machine::of(&found.info),
             wave: found.info.wave,
             compute_units: found.info.compute_units,
             device,
@@ -124,6 +126,9 @@ impl Bench {
 
     pub fn launch(&self, kernel: &str, geometry: Geometry, args: &[Arg]) {
         let function = self.module.function(kernel).expect("a kernel of that name");
+        function
+            .allow_lds(geometry.lds_bytes)
+            .unwrap_or_else(|e| panic!("{kernel}: {e}"));
         let mut pointers: Vec<*mut c_void> = args
             .iter()
             .map(|arg| match arg {

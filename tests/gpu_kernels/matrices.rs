@@ -14,15 +14,15 @@ use half::f16;
 const BOUND: f64 = 1e-6;
 
 /// A matrix in the file's layout and the device's, with its values.
-struct Matrix {
-    dtype: DType,
+pub struct Matrix {
+    pub dtype: DType,
     k: usize,
-    packed: Vec<u8>,
+    pub packed: Vec<u8>,
     values: Vec<f32>,
 }
 
 impl Matrix {
-    fn new(rng: &mut Rng, dtype: DType, n: usize, k: usize) -> Matrix {
+    pub fn new(rng: &mut Rng, dtype: DType, n: usize, k: usize) -> Matrix {
         let mut file: Vec<u8> = (0..n * dtype.row_bytes(k).unwrap())
             .map(|_| rng.byte())
             .collect();
@@ -60,13 +60,18 @@ impl Matrix {
         }
     }
 
-    fn stride(&self) -> u32 {
+    pub fn stride(&self) -> u32 {
         row_layout(self.dtype, self.k).stride as u32
+    }
+
+    /// Row `n`.
+    pub fn row(&self, n: usize) -> &[f32] {
+        &self.values[n * self.k..][..self.k]
     }
 
     /// Row `n` times `x`: the product and the sum of its terms' magnitudes.
     fn dot(&self, n: usize, x: &[f64]) -> (f64, f64) {
-        let row = &self.values[n * self.k..][..self.k];
+        let row = self.row(n);
         let terms = row.iter().zip(x).map(|(&w, x)| f64::from(w) * x);
         terms.fold((0.0, 0.0), |(sum, size), term| {
             (sum + term, size + term.abs())
@@ -95,12 +100,12 @@ fn activations(rng: &mut Rng, dtype: DType, k: usize) -> (Vec<u8>, Vec<f64>) {
     (bytes, values)
 }
 
-fn name(kernel: &str, dtype: DType) -> String {
+pub fn name(kernel: &str, dtype: DType) -> String {
     format!("{kernel}_{}", dtype.name().to_lowercase())
 }
 
 /// Widths worth trying.
-fn widths(dtype: DType) -> &'static [usize] {
+pub fn widths(dtype: DType) -> &'static [usize] {
     match dtype.block_len() {
         1 => &[1, 7, 33, 64, 577, 1536],
         32 => &[32, 64, 576, 1056],

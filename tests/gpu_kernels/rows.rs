@@ -7,6 +7,7 @@ use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::gpu::geometry;
+use greta_infer::graph::Yarn;
 use greta_infer::hip::DeviceBuffer;
 
 /// A value [rows, cols] with rows padded to 64 bytes of NaN, as the arena has them; and its stride.
@@ -243,11 +244,17 @@ pub fn elementwise(bench: &Bench) {
 pub fn rope(bench: &Bench) {
     let mut rng = Rng::new(8);
     let (position, rows, capacity) = (40u32, 3usize, 64usize);
-    for (heads, kv, d, dims, style) in [
-        (3usize, 1usize, 8usize, 8usize, 0u32),
-        (9, 3, 64, 64, 1),
-        (4, 2, 80, 32, 1),
-        (2, 2, 128, 96, 0),
+    let yarn = |first, last, keep, magnitude| Yarn {
+        first,
+        last,
+        keep,
+        magnitude,
+    };
+    for (heads, kv, d, dims, style, yarn) in [
+        (3usize, 1usize, 8usize, 8usize, 0u32, Yarn::NONE),
+        (9, 3, 64, 64, 1, yarn(5.0, 20.0, 1.0, 1.25)),
+        (4, 2, 80, 32, 1, yarn(3.0, 3.0, 0.5, 1.0)),
+        (2, 2, 128, 96, 0, Yarn::NONE),
     ] {
         let (step, pairs) = (bench.step(position, rows as u32), dims / 2);
         let t_stride = 4 * dims.next_multiple_of(16);
@@ -263,6 +270,10 @@ pub fn rope(bench: &Bench) {
             dims as u32,
             base,
             stretch,
+            f64::from(yarn.first),
+            f64::from(yarn.last),
+            f64::from(yarn.keep),
+            yarn.magnitude,
             rows as u32
         ];
         bench.launch("rope_table", geometry, args);
@@ -270,14 +281,12 @@ pub fn rope(bench: &Bench) {
         for r in 0..rows {
             for (i, &factor) in factors.iter().enumerate() {
                 let frequency = base.powf(-2.0 * i as f64 / dims as f64) / f64::from(factor);
+                let kept = yarn.kept(i as u32);
+                let stretch = stretch * (1.0 - kept) + kept;
                 let angle = (f64::from(position) + r as f64) * stretch * frequency;
                 let at = r * t_stride / 4 + 2 * i;
-                assert_eq!(angles[at], angle.cos() as f32, "cos of row {r} pair {i}");
-                assert_eq!(
-                    angles[at + 1],
-                    angle.sin() as f32,
-                    "sin of row {r} pair {i}"
-                );
+                let turned = [angle.cos(), angle.sin()].map(|x| x as f32 * yarn.magnitude);
+                assert_eq!(angles[at..at + 2], turned, "row {r} pair {i}");
             }
         }
         // Turned on the host with the same table, each operation rounded on its own.

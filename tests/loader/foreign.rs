@@ -31,7 +31,7 @@ fn other_files_are_named() {
         let text = error.to_string();
         assert_eq!(kind(&error), "Format", "{text}");
         assert!(
-            text.contains(expected) && text.contains("GGUF file (version 2 or 3)"),
+            text.contains(expected) && text.contains("GGUF files (version 2 or 3"),
             "{text}"
         );
     }

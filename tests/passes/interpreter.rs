@@ -136,12 +136,15 @@ impl<'g, 'a> Interpreter<'g, 'a> {
                     _ => self.weight(node, 0),
                 };
                 let row = |r: usize| {
-                    let at = (position + r) as f64 * f64::from(rope.position_scale);
+                    let at = (position + r) as f64;
+                    let scale = f64::from(rope.position_scale);
                     let angle = |i: usize| {
                         let exponent = -2.0 * i as f64 / dims as f64;
-                        at * f64::from(rope.base).powf(exponent) / divisors[i]
+                        let scale = scale + (1.0 - scale) * rope.yarn.kept(i as u32);
+                        at * scale * f64::from(rope.base).powf(exponent) / divisors[i]
                     };
-                    let pair = |i| [f64::cos(angle(i)), f64::sin(angle(i))];
+                    let magnitude = f64::from(rope.yarn.magnitude);
+                    let pair = |i| [f64::cos(angle(i)), f64::sin(angle(i))].map(|x| x * magnitude);
                     (0..dims / 2).flat_map(pair).collect()
                 };
                 (0..tokens.len()).map(row).collect()

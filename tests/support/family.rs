@@ -1,7 +1,7 @@
 //! Toy checkpoints of every family and what Hugging Face `transformers` says of them, from
 //! `tests/fixtures/families`, which `make_families.py` wrote. Weights follow from their names.
 
-use super::compare::rms;
+use super::compare::{max_difference, rms};
 use super::gguf_writer::GgufWriter;
 use greta_infer::dtype::DType;
 use serde::Deserialize;
@@ -30,7 +30,7 @@ const FIXTURES: &[(&str, &str)] = fixtures![
 ];
 
 /// One toy.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Family {
     #[serde(skip)]
@@ -103,26 +103,44 @@ impl Family {
         file.to_bytes()
     }
 
-    /// Compares the logits after token `index`, where they are known: none may differ by more than
-    /// 10⁻⁴ of their size. Returns how far they did, of their size.
-    pub fn judge(&self, index: usize, logits: &[f32], how: &str) -> f64 {
+    /// The metadata's keys, without the architecture.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.metadata.keys().map(String::as_str)
+    }
+
+    /// Gives a key another value: numbers a half more, flags the other way round.
+    pub fn disturb(&mut self, key: &str) {
+        let value = self.metadata.get_mut(key).expect("a key of the fixture");
+        *value = match &*value {
+            Value::Number(n) if n.is_u64() => (n.as_u64().expect("as asked") * 3 / 2).into(),
+            Value::Number(n) => (n.as_f64().expect("a number") * 1.5).into(),
+            Value::Array(list) => list.iter().map(|v| v.as_bool() != Some(true)).collect(),
+            other => panic!("{key}: {other}"),
+        };
+    }
+
+    /// How far the logits after token `index` are from the judge's, of their size; 0 where they are
+    /// not known.
+    pub fn apart(&self, index: usize, logits: &[f32]) -> f64 {
         let Some(at) = self.shown.iter().position(|&shown| shown == index) else {
             return 0.0;
         };
         let want = &self.logits[at];
-        assert_eq!(logits.len(), want.len(), "{}", self.name);
-        let size = rms(want).max(1.0);
-        let mut widest = 0.0f64;
-        for (token, (&got, &want)) in logits.iter().zip(want).enumerate() {
-            let apart = (f64::from(got) - want).abs() / size;
-            assert!(
-                apart <= 1e-4,
-                "{}, {how}: after token {index} the logit of {token} is {got}, transformers: {want}",
-                self.name
-            );
-            widest = widest.max(apart);
-        }
-        widest
+        let got: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
+        assert!(got.iter().all(|x| x.is_finite()), "{}: {got:?}", self.name);
+        max_difference(&got, want) / rms(want).max(1.0)
+    }
+
+    /// Refuses logits that are 10⁻⁴ of their size from the judge's; returns how far they are.
+    pub fn judge(&self, index: usize, logits: &[f32], how: &str) -> f64 {
+        let apart = self.apart(index, logits);
+        let name = self.name;
+        let near = apart <= 1e-4;
+        assert!(
+            near,
+            "{name}, {how}: after token {index} the logits are {apart:.1e} from transformers'"
+        );
+        apart
     }
 }
 

@@ -67,6 +67,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             session,
             tokenizer,
             load_time,
+            ..
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };

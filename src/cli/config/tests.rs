@@ -92,7 +92,8 @@ fn complete() -> File {
             threads: Some(1),
             context: Some(1),
             kv_type: spanned(),
-            chunk_rows: Some(Spanned::new(0..0, 1)),
+            chunk_rows: Some(1),
+            prompt_precision: spanned(),
             eager: Some(true),
         },
         sampling: SamplingSection {
@@ -109,6 +110,13 @@ fn complete() -> File {
             stop: Some(Spanned::new(0..0, vec!["x".into()])),
             ignore_eos: Some(true),
             special: Some(true),
+            on_full: spanned(),
+            keep: Some(1),
+        },
+        chat: ChatSection {
+            system: text(),
+            template: text(),
+            thinking: Some(true),
         },
     }
 }
@@ -120,9 +128,11 @@ fn default_toml_is_the_default() {
         threads: 77,
         context: Some(77),
         chunk_rows: 77,
+        prompt_precision: PromptPrecision::Exact,
         eager: true,
         ignore_eos: true,
         special: false,
+        on_full: OnFull::Slide,
         max_tokens: 77,
         stop: vec!["x".into()],
         device: DeviceChoice::Cpu,
@@ -157,6 +167,8 @@ fn default_toml_mentions_every_key_and_no_other() {
     let shape_keys = shape_keys(&shape).into_iter();
     known.extend(shape_keys.map(|key| format!(".model.shape.{key}")));
     known.insert(".model.shape".into());
+    let yarn = ["first", "last", "keep", "magnitude"];
+    known.extend(yarn.map(|key| format!(".model.shape.rope_yarn.{key}")));
     assert_eq!(documented, known);
 }
 
@@ -207,7 +219,18 @@ fn errors_have_a_line_and_a_column() {
         "2:10",
         "supported: auto, cpu, hip",
     );
-    check("[session]\nchunk_rows = 0\n", "2:14", "at least 1");
+    check("[session]\nchunk_rows = -1\n", "2:14", "-1");
+    check(
+        "[session]\nprompt_precision = \"half\"\n",
+        "2:20",
+        "supported: fast, exact",
+    );
+    check(
+        "[generate]\non_full = \"wrap\"\n",
+        "2:11",
+        "supported: stop, slide",
+    );
+    check("[chat]\nsystems = \"x\"\n", "2:1", "systems");
     check("[generate]\nstop = [\"é\", \"\"]\n", "2:8", "empty");
     check("[model]\nsha256 = \"12\"\n", "2:10", "64 hexadecimal");
     check(

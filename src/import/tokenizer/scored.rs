@@ -2,20 +2,18 @@
 //!
 //! Hugging Face ranks *merges*, SentencePiece scores *results*. A `tokenizer.json` was made from scores: every way to cut
 //! a piece in two is a merge, and they are listed best score first. So a piece's rank among the results is its score
-//! again, up to a scale that does not matter. Two things are checked, since only a file made otherwise has them: that a
-//! piece's merges are listed together, and that no piece could be put together that the merges do not make.
+//! again, up to a scale that does not matter. A file in which the merges of a piece are not listed together was made
+//! otherwise and is refused; runs of spaces, whose merges some files spread, come out the same either way.
 
 use super::super::ImportError;
 use super::parse::Parsed;
 use super::{Kind, SPACE_PREFIX, Tokens};
 use crate::loader::{Array, Metadata};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// What stands for a space.
 const SPACE: char = '▁';
-/// The score of runs of spaces, all alike: below every other, as SentencePiece's training gives them.
-const RUN_SCORE: f32 = -1e9;
 /// The score of what is never a result.
 const NO_SCORE: f32 = -2e9;
 
@@ -128,7 +126,7 @@ fn prefix(parsed: &Parsed) -> Result<Prefix, ImportError> {
 fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
     let vocab = &parsed.json.model.vocab;
     let mut scores = vec![NO_SCORE; tokens.texts.len()];
-    let mut made: HashMap<u32, usize> = HashMap::new();
+    let mut made: HashSet<u32> = HashSet::new();
     let (mut rank, mut last) = (0usize, None);
     for (index, merge) in parsed.json.model.merges.iter().enumerate() {
         let key = || format!("model.merges[{index}]");
@@ -145,7 +143,12 @@ fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
             continue;
         }
         let is_run = whole.chars().all(|c| c == SPACE);
-        if made.insert(id, rank).is_some() && !is_run {
+        // An added token is cut out of a text before anything is merged, so its merges never count.
+        let is_merged = matches!(tokens.kinds[id as usize], Kind::Normal | Kind::Byte);
+        if made.contains(&id) {
+            if is_run || !is_merged {
+                continue;
+            }
             let found =
                 format!("one that makes {whole:?}, as an earlier one does, with others between");
             return Err(parsed.wrong(
@@ -154,7 +157,8 @@ fn scores(parsed: &Parsed, tokens: &Tokens) -> Result<Vec<f32>, ImportError> {
                 found,
             ));
         }
-        scores[id as usize] = if is_run { RUN_SCORE } else { -(rank as f32) };
+        made.insert(id);
+        scores[id as usize] = -(rank as f32);
         last = Some(id);
         rank += 1;
     }

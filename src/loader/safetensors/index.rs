@@ -27,26 +27,9 @@ pub(super) struct Index {
 
 /// The index of a folder, if it has one: read, and the files it names known to be there.
 pub(super) fn read(folder: &Path) -> Result<Option<Index>, LoadError> {
-    let Some(file) = JsonFile::read(&folder.join(NAME), BYTES_MAX)? else {
+    let Some(index) = parse(&folder.join(NAME))? else {
         return Ok(None);
     };
-    let Written { weight_map } = file.parse()?;
-    if weight_map.is_empty() {
-        return Err(wrong(file.path(), "the weight_map is empty".into()));
-    }
-    for (tensor, name) in &weight_map {
-        // Names only: an index must not lead out of its folder.
-        let plain = Path::new(name)
-            .file_name()
-            .is_some_and(|plain| plain == name.as_str());
-        if !plain || !name.ends_with(".safetensors") {
-            let problem = format!(
-                "{tensor}: expected the name of a SafeTensors file of this folder, found {name:?}"
-            );
-            return Err(wrong(file.path(), problem));
-        }
-    }
-    let index = Index { file, weight_map };
     let files = index.files();
     let missing: Vec<&str> = files
         .iter()
@@ -67,6 +50,30 @@ pub(super) fn read(folder: &Path) -> Result<Option<Index>, LoadError> {
         return Err(wrong(index.file.path(), problem));
     }
     Ok(Some(index))
+}
+
+/// The index at `path`, if it is there.
+pub(super) fn parse(path: &Path) -> Result<Option<Index>, LoadError> {
+    let Some(file) = JsonFile::read(path, BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let Written { weight_map } = file.parse()?;
+    if weight_map.is_empty() {
+        return Err(wrong(file.path(), "the weight_map is empty".into()));
+    }
+    for (tensor, name) in &weight_map {
+        // Names only: an index must not lead out of its folder.
+        let plain = Path::new(name)
+            .file_name()
+            .is_some_and(|plain| plain == name.as_str());
+        if !plain || !name.ends_with(".safetensors") {
+            let problem = format!(
+                "{tensor}: expected the name of a SafeTensors file of this folder, found {name:?}"
+            );
+            return Err(wrong(file.path(), problem));
+        }
+    }
+    Ok(Some(Index { file, weight_map }))
 }
 
 impl Index {

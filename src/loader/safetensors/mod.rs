@@ -189,6 +189,16 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, Option<index::Index>), LoadEr
     }
 }
 
+/// The SafeTensors files that the index at `path` names, each once, by name, whether they are there or not.
+///
+/// # Errors
+/// [`LoadError`] if the index cannot be read or names what is no file of its folder.
+pub fn safetensors_files(path: &Path) -> Result<Vec<String>, LoadError> {
+    Ok(index::parse(path)?
+        .map(|index| index.files())
+        .unwrap_or_default())
+}
+
 /// The SafeTensors files in a folder, by name.
 fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else {

@@ -1,7 +1,8 @@
 //! Hyperparameters as metadata says them, and those that no model has.
 
 use super::*;
-use crate::loader::Metadata;
+use crate::graph::Yarn;
+use crate::loader::{Array, Metadata, Value};
 
 /// The metadata of a model that can run.
 fn metadata() -> Metadata {
@@ -87,6 +88,96 @@ fn hyperparameters() {
     assert_eq!(plain.expect("multi-head attention").kv_heads, 4);
 }
 
+/// YaRN's numbers by hand: of 16 elements of base 10,000, pair `8·ln(c / 2πn) / ln(10⁴)` turns n times
+/// in c positions.
+#[test]
+fn yarn() {
+    let read_yarn = |change: fn(&mut Metadata)| {
+        let mut metadata = metadata();
+        metadata.insert("toy.rope.scaling.type", "yarn");
+        metadata.insert("toy.rope.scaling.factor", 4.0f32);
+        metadata.insert("toy.rope.scaling.original_context_length", 4096u32);
+        change(&mut metadata);
+        let read = Hyperparameters::from_metadata(&metadata, &definition());
+        read.expect("YaRN runs").rope()
+    };
+    let plain = read_yarn(|_| ());
+    // 8 · ln(4096 / 64π) / ln(10⁴) = 2.62 and 8 · ln(4096 / 2π) / ln(10⁴) = 5.63; 0.1 · ln 4 + 1.
+    let expected = Yarn {
+        first: 2.0,
+        last: 6.0,
+        keep: 1.0,
+        magnitude: 1.138_629_4,
+    };
+    assert_eq!((plain.position_scale, plain.yarn), (0.25, expected));
+    let said = read_yarn(|m| {
+        m.insert("toy.rope.scaling.yarn_beta_fast", 8.0f32);
+        m.insert("toy.rope.scaling.yarn_beta_slow", 0.001f32);
+        m.insert("toy.rope.scaling.yarn_ext_factor", 0.5f32);
+        m.insert("toy.rope.scaling.yarn_attn_factor", 2.0f32);
+        m.insert("toy.rope.scaling.attn_factor", 1.5f32);
+    });
+    let expected = Yarn {
+        first: 3.0,
+        last: 12.0,
+        keep: 0.5,
+        magnitude: 3.0,
+    };
+    assert_eq!(said.yarn, expected);
+    let multiplied = read_yarn(|m| drop(m.insert("toy.rope.scaling.yarn_log_multiplier", 1f32)));
+    assert_eq!(multiplied.yarn.magnitude, 1.0, "both magnitudes are one");
+}
+
+/// What Gemma's files leave out is in its Definition; what they say goes before it.
+#[test]
+fn defaults_of_a_family() {
+    let gemma = Definition::built_in("gemma3", "").expect("built in");
+    let read = |layers: u32, change: &dyn Fn(&mut Metadata)| {
+        let mut renamed = Metadata::new("m.gguf");
+        for (name, value) in metadata().iter() {
+            renamed.insert(name.replace("toy.", "gemma3."), value.clone());
+        }
+        renamed.insert("general.architecture", "gemma3");
+        renamed.insert("gemma3.block_count", layers);
+        renamed.insert("gemma3.rope.freq_base", 1e6f32);
+        renamed.insert("gemma3.attention.sliding_window", 8u32);
+        change(&mut renamed);
+        Hyperparameters::from_metadata(&renamed, &gemma).expect("a Gemma")
+    };
+    let small = read(13, &|_| ());
+    assert_eq!(
+        (small.embedding_scale, small.attention_scale()),
+        (8.0, 0.25)
+    );
+    assert_eq!((small.rope().base, small.local_rope().base), (1e6, 1e4));
+    let without: Vec<u32> = (0..13).filter(|&l| small.window_of(l).is_none()).collect();
+    assert_eq!(without, [5, 11]);
+    // 27B: 1 / √(E / H), which 64 and 4 make 1/4 as well; another width of heads tells them apart.
+    let wide = |m: &mut Metadata| {
+        m.insert("gemma3.attention.key_length", 64u32);
+        m.insert("gemma3.attention.value_length", 64u32);
+    };
+    assert_eq!(read(61, &wide).attention_scale(), 0.125);
+    assert_eq!(read(62, &wide).attention_scale(), 0.25);
+    let said = read(62, &|m| {
+        m.insert("gemma3.attention.scale", 0.5f32);
+        m.insert("gemma3.attention.sliding_window_pattern", 2u32);
+        m.insert("gemma3.rope.freq_base_swa", 500f32);
+    });
+    assert_eq!(
+        (said.attention_scale(), said.local_rope().base),
+        (0.5, 500.0)
+    );
+    assert_eq!(
+        [0, 1, 2].map(|l| said.window_of(l)),
+        [Some(8), None, Some(8)]
+    );
+    let whole = read(2, &|m| {
+        drop(m.insert("gemma3.attention.sliding_window", 0u32))
+    });
+    assert_eq!(whole.window_of(0), None);
+}
+
 #[test]
 fn hyperparameters_that_no_model_has() {
     type Change = fn(&mut Metadata);
@@ -144,15 +235,48 @@ fn hyperparameters_that_no_model_has() {
             &["RMSNorm epsilon is 0, expected a positive finite number"],
         ),
         (
+            |m| drop(m.insert("toy.rope.scaling.type", "longrope")),
+            &["`toy.rope.scaling.type` is longrope; supported: none, linear, yarn"],
+        ),
+        (
             |m| drop(m.insert("toy.rope.scaling.type", "yarn")),
-            &["`toy.rope.scaling.type` is yarn; supported: none, linear"],
+            &["metadata has no `toy.rope.scaling.factor`"],
+        ),
+        (
+            |m| drop(m.insert("toy.attn_logit_softcapping", 50f32)),
+            &["`toy.attn_logit_softcapping` is 50; supported: no soft-capping (0)"],
+        ),
+        (
+            |m| drop(m.insert("toy.final_logit_softcapping", 30f32)),
+            &["`toy.final_logit_softcapping` is 30; supported: no soft-capping"],
+        ),
+        (
+            |m| drop(m.insert("toy.attention.causal", false)),
+            &["`toy.attention.causal` is false; supported: causal attention"],
+        ),
+        (
+            |m| drop(m.insert("toy.attention.key_length_swa", 8u32)),
+            &["`toy.attention.key_length_swa` is 8; supported: heads of one size"],
+        ),
+        (
+            |m| drop(m.insert("toy.attention.rope_pattern", 2u32)),
+            &[
+                "`toy.attention.rope_pattern` is for some layers only; supported: all layers turned, in definition `toy`",
+            ],
+        ),
+        (
+            |m| {
+                let flags = Array::from(&[true, false, true][..]);
+                m.insert("toy.attention.sliding_window_pattern", Value::Array(flags));
+            },
+            &["layers with a window is a list of 3, expected one entry for each of 2 layers"],
         ),
         (
             |m| {
                 m.insert("toy.rope.scaling.type", "linear");
-                m.insert("toy.rope.scaling.factor", 0f32);
+                m.insert("toy.rope.scaling.factor", -4f32);
             },
-            &["RoPE position scale is inf"],
+            &["RoPE position scale is -0.25"],
         ),
         (
             |m| drop(m.insert("toy.expert_count", 8u32)),

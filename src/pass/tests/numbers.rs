@@ -6,11 +6,12 @@ const OPTIONS: Options = Options {
     attention_split: 4,
     gates: Gates::Any,
     gated_quantizes: true,
+    half_rows: None,
 };
 
 #[test]
 fn quantize() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     // In the producer, where it can; the float GEMM's activation stays as it is.
     fires(
         pass,
@@ -52,7 +53,7 @@ fn quantize() {
 /// A value that is read as f32 too is rounded beside itself, once for all who want it rounded.
 #[test]
 fn quantize_beside() {
-    let pass: Pass = |graph| quantize::quantize_activations(graph, true);
+    let pass: Pass = |graph| quantize::quantize_activations(graph, OPTIONS);
     fires(
         pass,
         |toy| {
@@ -175,6 +176,7 @@ fn all_in_order() {
 
     let options = Options {
         gated_quantizes: false,
+        half_rows: None,
         ..OPTIONS
     };
     let (graph, reports) = optimise(made, options).expect("a correct graph");

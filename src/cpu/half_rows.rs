@@ -1,0 +1,253 @@
+//! Rows of 16-bit floats times a power of two ([`Element::F16`]), which programs for GPUs have: the
+//! twin of `kernels/half.h`, so that such a program can be run and compared launch by launch.
+//!
+//! The arithmetic is this backend's own. A launch that makes such rows makes f32 rows beside them,
+//! which are then rounded; a product of such rows widens them first, each thread into its scratch.
+
+use super::CpuError;
+use super::activation::quantise_row;
+use super::gemm::{Gemm, Input, Scratch};
+use super::isa::Isa;
+use super::resolve::{Buffers, resolve_plain};
+use super::task::{Rows, Task};
+use super::team::Worker;
+use crate::graph::{Element, Op};
+use crate::program::{Launch, Program, Slot};
+use half::f16;
+
+/// Columns that rows are padded to.
+const UNIT: usize = 64;
+
+/// Rounds `x` to a row: its columns, zeros, the factor.
+///
+/// The largest magnitude comes to 2¹⁴ … 2¹⁵. A row below 2⁻¹¹² becomes zeros, one with an infinity or
+/// a NaN zeros with a factor of NaN.
+///
+/// # Panics
+/// When `row` is shorter than a row of so many columns.
+pub fn round_row(x: &[f32], row: &mut [u8]) {
+    let peak = x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max();
+    let exponent = peak.unwrap_or(0) >> 23;
+    let (up, down) = match exponent {
+        255 => (0.0, f32::NAN),
+        0..15 => (0.0, 0.0),
+        _ => (
+            f32::from_bits((268 - exponent) << 23),
+            f32::from_bits((exponent - 14) << 23),
+        ),
+    };
+    let padded = x.len().next_multiple_of(UNIT);
+    for (index, out) in row[..2 * padded].chunks_exact_mut(2).enumerate() {
+        let value = x.get(index).filter(|_| up != 0.0);
+        let rounded = value.map_or(f16::ZERO, |x| f16::from_f32(x * up));
+        out.copy_from_slice(&rounded.to_le_bytes());
+    }
+    row[2 * padded..2 * padded + 4].copy_from_slice(&down.to_le_bytes());
+}
+
+/// What a row stands for.
+///
+/// # Panics
+/// When `row` is shorter than a row of so many columns.
+pub fn widen_row(row: &[u8], x: &mut [f32]) {
+    let at = 2 * x.len().next_multiple_of(UNIT);
+    let factor = f32::from_le_bytes(row[at..at + 4].try_into().expect("four bytes"));
+    for (x, bytes) in x.iter_mut().zip(row.chunks_exact(2)) {
+        *x = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32() * factor;
+    }
+}
+
+/// A task whose rows are rounded once they are made, by the thread that made them.
+pub struct Rounded {
+    /// Writes f32 rows to `made`, each thread its share of the rows.
+    pub inner: Box<Task>,
+    made: Rows,
+    y: Rows,
+    /// What `made` points to.
+    _memory: Box<[f32]>,
+}
+
+impl Rounded {
+    /// # Safety
+    /// As [`Task::run`].
+    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        // SAFETY: the caller's promise; the inner task's share of the rows is this worker's below.
+        unsafe {
+            self.inner.run(worker, rows, scratch);
+            for r in worker.share(rows) {
+                let x = self.made.base.add(r * self.made.stride).cast::<f32>();
+                let x = std::slice::from_raw_parts(x, self.made.cols);
+                let y = self.y.base.add(r * self.y.stride);
+                round_row(x, std::slice::from_raw_parts_mut(y, self.y.stride));
+            }
+        }
+    }
+}
+
+/// A product of rows that are widened first.
+pub struct Widened {
+    isa: Isa,
+    gemm: Gemm,
+    x: Rows,
+    /// What its kernels take.
+    element: Element,
+    row_bytes: usize,
+    rows: usize,
+}
+
+impl Widened {
+    /// Bytes of the widened rows and one row of f32, before the kernels' scratch.
+    fn held_bytes(&self) -> usize {
+        self.rows * self.row_bytes + Element::F32.row_bytes(self.x.cols as u32)
+    }
+
+    pub fn scratch_bytes(&self) -> usize {
+        self.held_bytes() + self.gemm.scratch_bytes()
+    }
+
+    /// # Safety
+    /// As [`Task::run`].
+    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        let held = scratch.kernel;
+        // SAFETY: the caller's promise; the scratch is as long as `scratch_bytes` says, aligned to 64
+        // bytes as rows are multiples of, and this thread's.
+        unsafe {
+            let row = held.add(self.rows * self.row_bytes).cast::<f32>();
+            let row = std::slice::from_raw_parts_mut(row, self.x.cols);
+            for r in 0..rows {
+                let x = self.x.base.add(r * self.x.stride);
+                widen_row(std::slice::from_raw_parts(x, self.x.stride), row);
+                let to = held.add(r * self.row_bytes);
+                match self.element {
+                    Element::F32 => to
+                        .cast::<f32>()
+                        .copy_from_nonoverlapping(row.as_ptr(), row.len()),
+                    _ => quantise_row(self.isa, row, to),
+                }
+            }
+            let scratch = Scratch {
+                kernel: held.add(self.held_bytes()),
+                ..scratch
+            };
+            let input = Input {
+                x: held,
+                stride: self.row_bytes,
+            };
+            self.gemm.run_on(input, worker, rows, scratch);
+        }
+    }
+}
+
+/// Resolves a launch whose first output or first input has such rows.
+pub(super) fn resolve(
+    program: &Program,
+    launch: &Launch,
+    buffers: &Buffers<'_>,
+) -> Result<Task, CpuError> {
+    let is_half = |slot: &Slot| slot.element == Element::F16;
+    if let (Op::Gemm { .. }, Some(x)) = (launch.op, launch.inputs.first().filter(|s| is_half(s))) {
+        return widened(program, launch, buffers, x);
+    }
+    let slot = launch.outputs[0];
+    let stride = Element::F32.row_bytes(slot.cols);
+    let mut memory = vec![0f32; slot.rows as usize * stride / size_of::<f32>()].into_boxed_slice();
+    let made = Rows {
+        base: memory.as_mut_ptr().cast(),
+        stride,
+        cols: slot.cols as usize,
+    };
+    let inner = match launch.op {
+        // Rounding is all there is to do: the rows are copied and rounded.
+        Op::Quantize => Task::Scale {
+            isa: buffers.shared.isa,
+            by: 1.0,
+            x: buffers.rows(&launch.inputs[0]),
+            y: made,
+        },
+        _ => {
+            let mut plain = launch.clone();
+            plain.outputs[0].element = Element::F32;
+            // Where the rows would lie does not matter: the task gets others.
+            plain.outputs[0].offset = 0;
+            plain.outputs[0].rows = 0;
+            let mut task = resolve_plain(program, &plain, buffers)?;
+            match &mut task {
+                Task::RmsNorm { y, .. } | Task::GatedMul { y, .. } => *y = made,
+                other => unreachable!("{} makes no rows of 16-bit floats", other.name()),
+            }
+            task
+        }
+    };
+    Ok(Task::Rounded(Rounded {
+        inner: Box::new(inner),
+        made,
+        y: buffers.rows(&slot),
+        _memory: memory,
+    }))
+}
+
+fn widened(
+    program: &Program,
+    launch: &Launch,
+    buffers: &Buffers<'_>,
+    x: &Slot,
+) -> Result<Task, CpuError> {
+    let float = |w: &crate::graph::WeightId| program.weights[w.index()].dtype.is_float();
+    // The kernels for quantised weights take integers of 15 bits, which 11 fit into.
+    let element = match launch.weights.iter().all(float) {
+        true => Element::F32,
+        false => Element::Q15A,
+    };
+    let Task::Gemm(gemm) = resolve_plain(program, launch, buffers)? else {
+        unreachable!("a gemm is resolved to one");
+    };
+    Ok(Task::Widened(Widened {
+        isa: buffers.shared.isa,
+        gemm,
+        x: buffers.rows(x),
+        element,
+        row_bytes: element.row_bytes(x.cols),
+        rows: x.rows as usize,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(x: &[f32], bound: f32) {
+        let mut row = vec![0xff; Element::F16.row_bytes(x.len() as u32)];
+        round_row(x, &mut row);
+        let mut back = vec![0.0; x.len()];
+        widen_row(&row, &mut back);
+        let peak = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+        for (x, y) in x.iter().zip(&back) {
+            let allowed = (x.abs() / 2048.0).max(peak / 2f32.powi(39));
+            assert!((x - y).abs() <= allowed * bound, "{x} became {y}");
+        }
+        let padding = &row[2 * x.len()..2 * x.len().next_multiple_of(UNIT)];
+        assert!(padding.iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn rows_keep_eleven_bits_at_any_magnitude() {
+        for exponent in [-100, -30, 0, 10, 100] {
+            let scale = 2f32.powi(exponent);
+            let x: Vec<f32> = (0..65).map(|i| (i as f32 - 31.7) * scale).collect();
+            check(&x, 1.0);
+        }
+        check(&[1.0, 1e-3, 1e-6, 0.0, -0.0, 3e-9], 1.0);
+        check(&[0.0; 3], 1.0);
+    }
+
+    #[test]
+    fn a_row_with_an_infinity_is_nan() {
+        for bad in [f32::INFINITY, f32::NAN] {
+            let mut row = vec![0; Element::F16.row_bytes(2)];
+            round_row(&[1.0, bad], &mut row);
+            let mut back = [0.0; 2];
+            widen_row(&row, &mut back);
+            assert!(back.iter().all(|x| x.is_nan()));
+        }
+    }
+}

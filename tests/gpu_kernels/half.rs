@@ -1,0 +1,383 @@
+//! The kernels of long prompts, which round to 16-bit floats, against formulas in f64.
+//!
+//! Bounds follow from eleven bits on both sides. A product's error is relative to Σ |x| · the largest |w| of the block of
+//! 32 that shares scales, since a weight between two extremes is rounded in steps of theirs.
+
+use super::attention::{Case, Shape};
+use super::bench::{Bench, assert_near, normal};
+use super::matrices::{Matrix, activated, name, widths};
+use crate::args;
+use crate::support::rng::Rng;
+use greta_infer::cpu::half_rows::{round_row, widen_row};
+use greta_infer::dtype::DType;
+use greta_infer::gpu::geometry::{self, HalfTile, Machine};
+use greta_infer::graph::Element;
+use greta_infer::graph::KvType;
+
+/// Half a unit in the last of eleven bits: of scale and minimum, and of their combination.
+const ELEVEN_BITS: f64 = 1.0 / 2048.0;
+
+/// Types that the kernels take.
+fn types() -> impl Iterator<Item = DType> {
+    let all = DType::RUNNABLE.iter().copied();
+    all.filter(|&dtype| dtype != DType::F32)
+}
+
+/// The tiles of a kind of machine, large first.
+fn tiles(machine: Machine) -> [HalfTile; 2] {
+    let tile = |rows, cols| HalfTile {
+        rows,
+        cols,
+        small: rows == 64,
+    };
+    match machine {
+        Machine::Cdna => [tile(128, 128), tile(64, 128)],
+        Machine::Rdna => [tile(128, 64), tile(64, 64)],
+        Machine::Nvidia => [tile(128, 128), tile(64, 64)],
+    }
+}
+
+/// Rows [rows, cols] as the kernels take them, and what each stands for.
+fn rounded(x: &[f32], cols: usize) -> (Vec<u8>, Vec<Vec<f64>>) {
+    let stride = Element::F16.row_bytes(cols as u32);
+    let mut bytes = vec![0xff; x.len() / cols * stride];
+    let mut exact = Vec::new();
+    for (x, row) in x.chunks_exact(cols).zip(bytes.chunks_exact_mut(stride)) {
+        round_row(x, row);
+        let mut back = vec![0.0; cols];
+        widen_row(row, &mut back);
+        exact.push(back.iter().map(|&x| f64::from(x)).collect());
+    }
+    (bytes, exact)
+}
+
+/// Row `n` of a matrix times `x`, and what its error is relative to.
+fn dot(w: &Matrix, n: usize, x: &[f64]) -> (f64, f64) {
+    let (mut sum, mut size) = (0.0, 0.0);
+    for (w, x) in w.row(n).chunks(32).zip(x.chunks(32)) {
+        let widest = w.iter().fold(0.0, |m: f32, w| m.max(w.abs()));
+        for (w, x) in w.iter().zip(x) {
+            sum += f64::from(*w) * x;
+            size += f64::from(widest) * x.abs();
+        }
+    }
+    (sum, size)
+}
+
+/// What a product may be off by: only what the weights lose, and f32 sums.
+fn bound(dtype: DType) -> f64 {
+    match dtype {
+        // All of a weight's bits are kept.
+        DType::F16 | DType::BF16 => 1e-6,
+        _ => ELEVEN_BITS,
+    }
+}
+
+/// One launch of up to three matrices over the same rows.
+fn check_gemm(
+    bench: &Bench,
+    dtype: DType,
+    tile: HalfTile,
+    shape: (usize, usize, [usize; 3], usize),
+) {
+    let (rows, live, n, k) = shape;
+    let place = format!("{dtype} {shape:?} small {}", tile.small);
+    let mut rng = Rng::new((rows + n[0] + k) as u64);
+    let w = n.map(|n| Matrix::new(&mut rng, dtype, n, k));
+    let x: Vec<f32> = normal(&mut rng, rows * k).iter().map(|v| v * 3.0).collect();
+    let (mut x, exact) = rounded(&x, k);
+    let x_stride = x.len() / rows;
+    // Rows that are not live hold NaN.
+    x[live * x_stride..].fill(0xff);
+    let added = normal(&mut rng, rows * n[0]);
+    let residual = n[1] == 0;
+    let (step, x, addend) = (
+        bench.step(0, live as u32),
+        bench.bytes(&x),
+        bench.floats(&added),
+    );
+    let packed = [0, 1, 2].map(|i| bench.bytes(&w[i].packed));
+    // Rows of y are even, since two columns are stored at once.
+    let strides = n.map(|n| n.next_multiple_of(2));
+    let y = strides.map(|stride| bench.nans(rows * stride));
+    let (n_, k_) = (n.map(|n| n as u32), k as u32);
+    let stride = |i: usize| 4 * strides[i] as u32;
+    let mut padded = vec![0.0; rows * strides[0]];
+    for (to, from) in padded
+        .chunks_exact_mut(strides[0])
+        .zip(added.chunks_exact(n[0]))
+    {
+        to[..n[0]].copy_from_slice(from);
+    }
+    let padded = bench.floats(&padded);
+    drop(addend);
+    let args = args![
+        &step,
+        &x,
+        x_stride as u32,
+        &packed[0],
+        &y[0],
+        stride(0),
+        n_[0],
+        &packed[1],
+        &y[1],
+        stride(1),
+        n_[1],
+        &packed[2],
+        &y[2],
+        stride(2),
+        n_[2],
+        w[0].stride(),
+        residual.then_some(&padded),
+        stride(0),
+        k_,
+        rows as u32
+    ];
+    let geometry = geometry::gemm_half(dtype, n_, rows as u32, tile, bench.machine);
+    let kernel = if tile.small {
+        "gemm_half_small"
+    } else {
+        "gemm_half"
+    };
+    bench.launch(&name(kernel, dtype), geometry, args);
+    for i in 0..3 {
+        let got = bench.read_floats(&y[i]);
+        for (r, got) in got.chunks_exact(strides[i].max(1)).enumerate() {
+            if r >= live {
+                assert!(
+                    got.iter().all(|v| v.is_nan()),
+                    "{place}: row {r} is not live"
+                );
+                continue;
+            }
+            let want: Vec<_> = (0..n[i])
+                .map(|c| {
+                    let (sum, size) = dot(&w[i], c, &exact[r]);
+                    let added = if residual {
+                        f64::from(added[r * n[0] + c])
+                    } else {
+                        0.0
+                    };
+                    (sum + added, size + added.abs() * 1e-3)
+                })
+                .collect();
+            assert_near(
+                &got[..n[i]],
+                &want,
+                bound(dtype),
+                &format!("{place}: matrix {i} row {r}"),
+            );
+            assert!(
+                got[n[i]..].iter().all(|v| v.is_nan()),
+                "{place}: past row {r}"
+            );
+        }
+    }
+}
+
+pub fn gemm(bench: &Bench) {
+    for dtype in types() {
+        for tile in tiles(bench.machine) {
+            let widths = widths(dtype);
+            let wide = widths[widths.len() - 2];
+            for (rows, live, n, k) in [
+                (3, 2, [5, 0, 0], widths[0]),
+                (130, 129, [131, 0, 0], wide),
+                (65, 65, [64, 3, 130], widths[widths.len() - 1]),
+            ] {
+                check_gemm(bench, dtype, tile, (rows, live, n, k));
+            }
+        }
+    }
+}
+
+/// Rows with all that may stand in them, and one that is not live.
+fn rows_of(rng: &mut Rng, cols: usize) -> Vec<Vec<f32>> {
+    let specials = [f32::NAN, f32::INFINITY, 0.0, -0.0, f32::MAX, 1e-45, 7.7e-34];
+    (0..12)
+        .map(|r| {
+            let scale = 10f64.powf(rng.uniform(-30.0, 30.0));
+            let mut x: Vec<f32> = (0..cols).map(|_| (rng.normal() * scale) as f32).collect();
+            match r {
+                0..7 => x[rng.below(cols)] = specials[r],
+                7 => x.fill(0.0),
+                _ => {}
+            }
+            x
+        })
+        .collect()
+}
+
+pub fn rows(bench: &Bench) {
+    let mut rng = Rng::new(31);
+    for cols in [1usize, 31, 64, 576, 1537, 5000, 20_000] {
+        let all = rows_of(&mut rng, cols);
+        let live = all.len() - 1;
+        let len = cols.next_multiple_of(4);
+        let mut x = vec![f32::NAN; all.len() * len];
+        for (to, row) in x.chunks_exact_mut(len).zip(&all) {
+            to[..cols].copy_from_slice(row);
+        }
+        let stride = Element::F16.row_bytes(cols as u32);
+        let (step, x) = (bench.step(0, live as u32), bench.floats(&x));
+        let (c, rows, x_stride) = (cols as u32, all.len() as u32, 4 * len as u32);
+        let launch = |kernel: &str, args: &[super::bench::Arg]| {
+            bench.launch(kernel, geometry::half_rows(c, rows), args);
+        };
+        let used = 2 * cols.next_multiple_of(64) + 4;
+        let y = bench.nans(all.len() * stride / 4);
+        launch(
+            "round_rows",
+            args![&step, &x, x_stride, &y, stride as u32, c, rows],
+        );
+        for (r, got) in bench.read(&y).chunks_exact(stride).enumerate() {
+            let mut want = vec![0xff; stride];
+            if r < live {
+                round_row(&all[r], &mut want);
+            }
+            assert_eq!(got[..used], want[..used], "row {r} of {cols}");
+            assert!(
+                got[used..].iter().all(|&b| b == 0xff),
+                "past row {r} of {cols}"
+            );
+        }
+
+        let w = normal(&mut rng, len);
+        let up: Vec<f32> = normal(&mut rng, all.len() * len);
+        let (weights, ups) = (bench.floats(&w), bench.floats(&up));
+        let eps = 1e-5f32;
+        let near =
+            |y: &greta_infer::hip::DeviceBuffer, want: &dyn Fn(usize) -> Vec<f64>, what: &str| {
+                for (r, got) in bench.read(y).chunks_exact(stride).enumerate().take(live) {
+                    let mut back = vec![0.0; cols];
+                    widen_row(got, &mut back);
+                    let want = want(r);
+                    let peak = want.iter().fold(0.0, |m: f64, w| m.max(w.abs()));
+                    if want.iter().any(|w| !w.is_finite()) || peak > 1e37 {
+                        continue;
+                    }
+                    let want: Vec<_> = want
+                        .iter()
+                        .map(|&w| (w, w.abs() + peak / 2f64.powi(25)))
+                        .collect();
+                    assert_near(
+                        &back,
+                        &want,
+                        ELEVEN_BITS,
+                        &format!("{what} row {r} of {cols}"),
+                    );
+                }
+            };
+        let y = bench.nans(all.len() * stride / 4);
+        launch(
+            "rms_norm_half",
+            args![
+                &step,
+                &x,
+                x_stride,
+                &weights,
+                eps,
+                &y,
+                stride as u32,
+                c,
+                rows
+            ],
+        );
+        let normed = |r: usize| -> Vec<f64> {
+            let x = &all[r];
+            let mean = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / cols as f64;
+            let scale = 1.0 / (mean + f64::from(eps)).sqrt();
+            x.iter()
+                .zip(&w)
+                .map(|(&x, &w)| f64::from(x) * f64::from(w) * scale)
+                .collect()
+        };
+        near(&y, &normed, "norm");
+        for kind in [0u32, 1] {
+            let y = bench.nans(all.len() * stride / 4);
+            let args = args![
+                &step,
+                &x,
+                x_stride,
+                &ups,
+                x_stride,
+                &y,
+                stride as u32,
+                c,
+                kind,
+                rows
+            ];
+            launch("gated_mul_half", args);
+            let gated = |r: usize| -> Vec<f64> {
+                let pairs = all[r].iter().zip(&up[r * len..]);
+                let gate = |(&g, &u): (&f32, &f32)| activated(f64::from(g), kind) * f64::from(u);
+                pairs.map(gate).collect()
+            };
+            near(&y, &gated, "gate");
+        }
+    }
+}
+
+/// What attention may be off by, relative to Σ weight · |v|: the weights are rounded to eleven bits, and so is q, whose
+/// scores of a few units then move a weight by as many of the last bit.
+const ATTENTION_BOUND: f64 = 4.0 * ELEVEN_BITS;
+
+pub fn attention(bench: &Bench) {
+    let mut rng = Rng::new(22);
+    for (h, g, d) in [
+        (2, 2, 8),
+        (9, 3, 64),
+        (4, 1, 80),
+        (5, 1, 128),
+        (3, 3, 128),
+        (2, 1, 24),
+    ] {
+        for (s, position, window, rows, live) in [
+            (32, 0, 0, 7, 7),
+            (160, 60, 0, 40, 38),
+            (300, 250, 33, 6, 6),
+            (300, 70, 50, 100, 97),
+            (200, 0, 0, 130, 130),
+        ] {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows,
+            };
+            // Rows that are not live have no keys either.
+            let case = Case::new(
+                &mut rng,
+                Shape {
+                    rows: live,
+                    ..shape
+                },
+                KvType::F16,
+            );
+            let mut q = case.q.clone();
+            q.resize(rows * h * d, f32::NAN);
+            let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
+            let (k, v) = (bench.bytes(&case.k), bench.bytes(&case.v));
+            let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
+            let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
+            let args = args![
+                &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
+            ];
+            let columns = geometry::flash_columns(d_).expect("heads of up to 128");
+            let geometry = geometry::attention_flash(h_, g_, columns, rows_, bench.machine);
+            bench.launch(&format!("attention_flash_{columns}"), geometry, args);
+            let got = bench.read_floats(&y);
+            for (r, got) in got.chunks_exact(h * d).enumerate() {
+                if r < live {
+                    let place = format!("{shape:?} row {r}");
+                    assert_near(got, &case.expected(r), ATTENTION_BOUND, &place);
+                } else {
+                    assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
+                }
+            }
+        }
+    }
+}
