@@ -342,6 +342,7 @@ DEVICE void split_group(Exchange& exchange, const f32* q, const f16* k, const f1
 GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_split(const Step* step, const f32* q, const f16* kc, const f16* vc,
                                                                f32* partials, u32 H, u32 G, u32 D, u32 S, u32 split,
                                                                u32 window, f32 scale) {
+    begin_in_turn();
     u32 position = step->position, g = block_y(), group = H / G;
     u32 from = maximum(block_x() * split, first_seen(position, window));
     u32 to = minimum(minimum((block_x() + 1) * split, position + 1), S);
@@ -411,6 +412,7 @@ DEVICE f32x4 combined(const Step* step, const f32* partials, u32 H, u32 D, u32 S
 // y [H · D] f32 from what attention_split wrote for the same position.
 GLOBAL THREADS_AT_MOST(256) void attention_combine(const Step* step, const f32* partials, f32* y, u32 H, u32 D, u32 S,
                                                    u32 split, u32 window) {
+    begin_in_turn();
     f32x4 out = combined(step, partials, H, D, S, split, window);
     if (thread_y() == 0)
         store4(y, block_x() * 32 + thread_x() * 4, H * D, out);
@@ -419,6 +421,7 @@ GLOBAL THREADS_AT_MOST(256) void attention_combine(const Step* step, const f32* 
 // y [⌈H · D / 32⌉] blocks.
 GLOBAL THREADS_AT_MOST(256) void attention_combine_quantize(const Step* step, const f32* partials, Block* y, u32 H, u32 D,
                                                             u32 S, u32 split, u32 window) {
+    begin_in_turn();
     f32x4 out = combined(step, partials, H, D, S, split, window);
     quantize_block(out, y + block_x(), thread_y() == 0);
 }

@@ -54,6 +54,7 @@ DEVICE f32x4 turned4(const f32* head, const f32* table, u32 c, u32 dims, u32 sty
 // As kv_append.
 GLOBAL THREADS_AT_MOST(256) void kv_append_q8(const Step* step, const f32* k, u32 k_stride, const f32* v, u32 v_stride,
                                               i8* kc, i8* vc, u32 G, u32 D, u32 S, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), thread = block_x() * threads_x() + thread_x(), quads = D / 4;
     // The whole block leaves, before its shuffles.
     if (r >= live_rows(step, rows))
@@ -70,6 +71,7 @@ GLOBAL THREADS_AT_MOST(256) void rope_append_q8(const Step* step, const f32* q, 
                                                 const f32* v, u32 v_stride, const f32* table, u32 t_stride, f32* y,
                                                 u32 y_stride, i8* kc, i8* vc, u32 H, u32 G, u32 D, u32 dims, u32 style,
                                                 u32 S, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), thread = block_x() * threads_x() + thread_x(), quads = D / 4;
     // The whole block leaves, before its shuffles.
     if (r >= live_rows(step, rows))
@@ -144,6 +146,7 @@ DEVICE void split_q8(const f32* q, EightBits k, EightBits v, f32* partials, u32 
 GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_split_q8(const Step* step, const f32* q, const i8* kc, const i8* vc,
                                                                   f32* partials, u32 H, u32 G, u32 D, u32 S, u32 split,
                                                                   u32 window, f32 scale) {
+    begin_in_turn();
     u32 position = step->position, g = block_y(), group = H / G;
     u32 from = maximum(block_x() * split, first_seen(position, window));
     u32 to = minimum(minimum((block_x() + 1) * split, position + 1), S);

@@ -22,7 +22,7 @@
 //! A [`Step`](program::Step) (tokens and a position) is the only thing that differs between two
 //! replays; everything else is frozen when the program is recorded. A decode step ends by choosing a
 //! token and makes it the next step itself, so that a text needs the host only to collect. Prompts use the same pipeline
-//! with `R` rows instead of one, as a program and a recording of their own.
+//! with `R` rows instead of one, as a program and a recording for each of a few chunk sizes.
 //!
 //! # Who may import whom
 //!

@@ -18,6 +18,9 @@ pub(super) enum Kind {
     Gemma3,
 }
 
+/// Every layer's tensors are listed by name before any is looked for.
+const LAYERS_MAX: u32 = 10_000;
+
 /// What a folder's architecture is here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Family {
@@ -123,6 +126,16 @@ impl Family {
         to: &mut Metadata,
     ) -> Result<Shape, ImportError> {
         self.refuse(config)?;
+        let layers = config.need_count("num_hidden_layers")?;
+        if layers > LAYERS_MAX {
+            let supported = format!("at most {LAYERS_MAX}");
+            return Err(unsupported(
+                config.file(),
+                "num_hidden_layers",
+                layers.to_string(),
+                supported,
+            ));
+        }
         let embedding = config.need_count("hidden_size")?;
         let heads = config.need_count("num_attention_heads")?;
         let head_dim = config.count("head_dim")?;
@@ -149,7 +162,7 @@ impl Family {
             Kind::Gemma3 => (4, true, 1e6, 256),
         };
         let shape = Shape {
-            layers: config.need_count("num_hidden_layers")?,
+            layers,
             heads,
             kv_heads: config.count("num_key_value_heads")?.unwrap_or(kv_default),
             head_size: head_dim.unwrap_or(head_default),
@@ -206,6 +219,7 @@ impl Family {
         }
         for key in [
             "rope_interleaved",
+            "use_mrope",
             "use_bidirectional_attention",
             "use_qk_norm",
             "parallel_attn",

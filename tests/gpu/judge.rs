@@ -32,6 +32,8 @@ fn allowed(launch: &Launch) -> Distance {
         return by(5e-5, 1e-3);
     }
     match launch.op {
+        // The few activations that fall on the other side of a boundary, seen through the weights.
+        Op::NormGemm { .. } => by(2e-5, 4e-4),
         Op::Embed { .. } | Op::LastRow => by(0.0, 0.0),
         Op::Add | Op::AddBias | Op::Scale { .. } => by(0.0, 0.0),
         _ => by(5e-6, 1e-4),
@@ -56,7 +58,9 @@ impl Judge {
         place: &str,
     ) {
         let bound = allowed(launch);
-        for slot in &launch.outputs {
+        // What lies in the room for partial results is the kernel's own business.
+        let private = usize::from(matches!(launch.op, Op::AttentionStep { .. }));
+        for slot in &launch.outputs[..launch.outputs.len() - private] {
             let rows = live.min(slot.rows as usize);
             for row in 0..rows {
                 let of = |arena: &[u8]| -> Vec<Vec<f64>> {

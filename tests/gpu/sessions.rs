@@ -6,6 +6,7 @@ use crate::support::compare::{assert_as_near, assert_same_bits};
 use crate::support::decode;
 use crate::support::oracle::{Format, Kv, Rounding};
 use crate::support::toy::{Recipe, recipes};
+use greta_infer::dtype::DType;
 use greta_infer::gpu::Found;
 use greta_infer::graph::KvType;
 use greta_infer::hip::Device;
@@ -104,6 +105,33 @@ pub fn q8_0_cache(found: &Found) {
         };
         let eager = run(&mut session(&model, &eager), &tokens, prompt);
         assert_same_bits(&got, &eager, &place);
+    }
+}
+
+/// Prompts in chunks, a filled cache continued, and a step: `transformers`' logits, family by family.
+pub fn families(found: &Found) {
+    for family in crate::support::family::families() {
+        let model = family.model(DType::F32);
+        let options = SessionOptions {
+            context: 96,
+            chunk_rows: 24,
+            ..options(found)
+        };
+        let mut session = session(&model, &options);
+        let mut widest = 0.0f64;
+        let (mut done, parts) = (0, [41, 48]);
+        for part in parts {
+            let chunk = &family.tokens[done..done + part];
+            let logits = session.prefill(chunk, &mut |_| ControlFlow::Continue(()));
+            done += part;
+            let logits = logits.unwrap_or_else(|e| panic!("{e}"));
+            widest = widest.max(family.judge(done - 1, logits, "a prompt on the GPU"));
+        }
+        let logits = session
+            .step(family.tokens[done])
+            .unwrap_or_else(|e| panic!("{e}"));
+        widest = widest.max(family.judge(done, logits, "a step on the GPU"));
+        println!("  {:<14} within {widest:.1e} of transformers", family.name);
     }
 }
 

@@ -5,10 +5,10 @@ use crate::args;
 use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
-use greta_infer::cpu::kv::{CacheShape, kv_append};
-use greta_infer::cpu::rope::rope;
+use greta_infer::cpu::rope::{rope, rope_table};
 use greta_infer::gpu::geometry;
-use greta_infer::graph::{KvType, RopeStyle};
+use greta_infer::graph::{Rope, RopeStyle, Yarn};
+use greta_infer::hip::DeviceBuffer;
 use half::f16;
 
 /// What a value may be off by, relative to Σ weight · |v|.
@@ -28,10 +28,8 @@ pub struct Shape {
 pub struct Case {
     shape: Shape,
     pub q: Vec<f32>,
-    kv_type: KvType,
-    /// As the device has them.
-    pub k: Vec<u8>,
-    pub v: Vec<u8>,
+    pub k: Vec<f16>,
+    pub v: Vec<f16>,
     pub scale: f32,
 }
 
@@ -46,8 +44,7 @@ impl Shape {
 }
 
 impl Case {
-    /// A cache in which only positions that some row sees are finite.
-    pub fn new(rng: &mut Rng, shape: Shape, kv_type: KvType) -> Case {
+    pub fn new(rng: &mut Rng, shape: Shape) -> Case {
         let Shape {
             h,
             g,
@@ -57,21 +54,13 @@ impl Case {
             rows,
             ..
         } = shape;
-        let first = shape.first_seen(position);
-        let cache_shape = CacheShape {
-            heads: g,
-            capacity: s,
-            head: d,
-            kv_type,
-        };
-        let mut cache = || -> Vec<u8> {
-            let x = normal(rng, (position + rows - first) * g * d);
-            let (rows, width) = (x.len() / (g * d), g * d);
-            let mut cache = vec![f16::NAN.to_bits(); cache_shape.bytes() / 2];
-            let (isa, to) = (Isa::Portable, cache.as_mut_ptr().cast());
-            // SAFETY: the cache has the bytes of its shape, which has room for the rows.
-            unsafe { kv_append(isa, x.as_ptr(), width, to, cache_shape, first, rows, (0, 1)) };
-            cache.into_iter().flat_map(u16::to_le_bytes).collect()
+        let seen = shape.first_seen(position)..position + rows;
+        let mut cache = || -> Vec<f16> {
+            let value = |i: usize, rng: &mut Rng| match seen.contains(&(i / d % s)) {
+                true => f16::from_f64(rng.normal()),
+                false => f16::NAN,
+            };
+            (0..g * s * d).map(|i| value(i, rng)).collect()
         };
         let (k, v) = (cache(), cache());
         let q = normal(rng, rows * h * d);
@@ -79,30 +68,9 @@ impl Case {
         Case {
             shape,
             q,
-            kv_type,
             k,
             v,
             scale,
-        }
-    }
-
-    /// One element of a cache.
-    fn element(&self, cache: &[u8], at: usize) -> f64 {
-        let half = |at: usize| f16::from_le_bytes([cache[at], cache[at + 1]]).to_f64();
-        match self.kv_type {
-            KvType::F16 => half(2 * at),
-            KvType::Q8_0 => {
-                let scales = self.shape.g * self.shape.s * self.shape.d;
-                f64::from(cache[at].cast_signed()) * half(scales + at / 32 * 2)
-            }
-        }
-    }
-
-    /// A kernel's name for this type of cache.
-    fn kernel(&self, name: &str) -> String {
-        match self.kv_type {
-            KvType::F16 => name.into(),
-            KvType::Q8_0 => format!("{name}_q8"),
         }
     }
 
@@ -118,8 +86,8 @@ impl Case {
         let here = position + r;
         let mut out = Vec::new();
         for head in 0..h {
-            let at = |cache: &[u8], p: usize, i: usize| {
-                self.element(cache, (head / (h / g) * s + p) * d + i)
+            let at = |cache: &[f16], p: usize, i: usize| {
+                cache[(head / (h / g) * s + p) * d + i].to_f64()
             };
             let q = &self.q[(r * h + head) * d..][..d];
             let first = self.shape.first_seen(here);
@@ -143,6 +111,15 @@ impl Case {
         }
         out
     }
+
+    pub fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
+        bench.bytes(
+            &cache
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>(),
+        )
+    }
 }
 
 /// Heads, K/V heads, and their size.
@@ -157,209 +134,220 @@ const HEADS: &[(usize, usize, usize)] = &[
 ];
 
 pub fn split(bench: &Bench) {
-    for &heads in HEADS {
-        split_of(bench, heads, KvType::F16);
-    }
-}
-
-pub fn split_q8(bench: &Bench) {
-    for &heads in HEADS.iter().filter(|heads| heads.2.is_multiple_of(32)) {
-        split_of(bench, heads, KvType::Q8_0);
-    }
-    split_of(bench, (6, 2, 96), KvType::Q8_0);
-}
-
-fn split_of(bench: &Bench, (h, g, d): (usize, usize, usize), kv_type: KvType) {
-    let mut rng = Rng::new(21 + d as u64);
-    for (s, position, window, split) in [
-        (64, 0, 0, 64),
-        (200, 150, 0, 64),
-        (200, 199, 0, 16),
-        (700, 650, 90, 16),
-        (700, 600, 0, 16),
-        (700, 650, 0, 256),
-        (700, 699, 555, 512),
-    ] {
-        let shape = Shape {
-            h,
-            g,
-            d,
-            s,
-            window,
-            position,
-            rows: 1,
-        };
-        let case = Case::new(&mut rng, shape, kv_type);
-        let (step, q) = (bench.step(position as u32, 1), bench.floats(&case.q));
-        let (k, v) = (bench.bytes(&case.k), bench.bytes(&case.v));
-        let splits = s.div_ceil(split);
-        let partials = bench.nans(h * splits * (d.next_multiple_of(16) + 16));
-        let [h_, g_, d_, s_, split_, window_] = [h, g, d, s, split, window].map(|n| n as u32);
-        let geometry = geometry::attention_split(g_, s_, split_);
-        let args = args![
-            &step, &q, &k, &v, &partials, h_, g_, d_, s_, split_, window_, case.scale
-        ];
-        bench.launch(&case.kernel("attention_split"), geometry, args);
-        let (y, geometry) = (bench.nans(h * d), geometry::attention_combine(h_, d_));
-        let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
-        bench.launch("attention_combine", geometry, args);
-        let got = bench.read_floats(&y);
-        assert_near(
-            &got,
-            &case.expected(0),
-            BOUND,
-            &format!("{shape:?} split {split}"),
-        );
-        let mut want = vec![0u8; row_bytes(h * d)];
-        // SAFETY: `want` is a row, four-byte aligned as allocations of this size are, and the path is portable.
-        unsafe { quantise_row(Isa::Portable, &got, want.as_mut_ptr()) };
-        let blocks = (h * d).div_ceil(32) * BLOCK_BYTES;
-        let y = bench.nans(blocks / 4);
-        let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
-        bench.launch("attention_combine_quantize", geometry, args);
-        assert_eq!(bench.read(&y), want[..blocks], "{shape:?} quantised");
+    let mut rng = Rng::new(21);
+    for &(h, g, d) in HEADS {
+        for (s, position, window, split) in [
+            (64, 0, 0, 64),
+            (200, 150, 0, 64),
+            (200, 199, 0, 16),
+            (700, 650, 90, 16),
+            (700, 600, 0, 16),
+            (700, 650, 0, 256),
+            (700, 699, 555, 512),
+        ] {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows: 1,
+            };
+            let case = Case::new(&mut rng, shape);
+            let (step, q) = (bench.step(position as u32, 1), bench.floats(&case.q));
+            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let splits = s.div_ceil(split);
+            let partials = bench.nans(h * splits * (d.next_multiple_of(16) + 16));
+            let [h_, g_, d_, s_, split_, window_] = [h, g, d, s, split, window].map(|n| n as u32);
+            let geometry = geometry::attention_split(g_, s_, split_);
+            let args = args![
+                &step, &q, &k, &v, &partials, h_, g_, d_, s_, split_, window_, case.scale
+            ];
+            bench.launch("attention_split", geometry, args);
+            let (y, geometry) = (bench.nans(h * d), geometry::attention_combine(h_, d_));
+            let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
+            bench.launch("attention_combine", geometry, args);
+            let got = bench.read_floats(&y);
+            assert_near(
+                &got,
+                &case.expected(0),
+                BOUND,
+                &format!("{shape:?} split {split}"),
+            );
+            let mut want = vec![0u8; row_bytes(h * d)];
+            // SAFETY: `want` is a row, four-byte aligned as allocations of this size are, and the path is portable.
+            unsafe { quantise_row(Isa::Portable, &got, want.as_mut_ptr()) };
+            let blocks = (h * d).div_ceil(32) * BLOCK_BYTES;
+            let y = bench.nans(blocks / 4);
+            let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
+            bench.launch("attention_combine_quantize", geometry, args);
+            assert_eq!(bench.read(&y), want[..blocks], "{shape:?} quantised");
+        }
     }
 }
 
 pub fn rows(bench: &Bench) {
-    for &heads in HEADS {
-        rows_of(bench, heads, KvType::F16);
-    }
-}
-
-pub fn rows_q8(bench: &Bench) {
-    for &heads in HEADS.iter().filter(|heads| heads.2.is_multiple_of(32)) {
-        rows_of(bench, heads, KvType::Q8_0);
-    }
-}
-
-fn rows_of(bench: &Bench, (h, g, d): (usize, usize, usize), kv_type: KvType) {
-    let mut rng = Rng::new(22 + d as u64);
-    for (s, position, window, rows, live) in
-        [(32, 0, 0, 7, 7), (96, 60, 0, 5, 3), (300, 250, 33, 6, 6)]
-    {
-        let shape = Shape {
-            h,
-            g,
-            d,
-            s,
-            window,
-            position,
-            rows,
-        };
-        // Rows that are not live have no keys either.
-        let case = Case::new(
-            &mut rng,
-            Shape {
-                rows: live,
-                ..shape
-            },
-            kv_type,
-        );
-        let mut q = case.q.clone();
-        q.resize(rows * h * d, f32::NAN);
-        let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
-        let (k, v) = (bench.bytes(&case.k), bench.bytes(&case.v));
-        let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
-        let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
-        let args = args![
-            &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
-        ];
-        bench.launch(
-            &case.kernel("attention_rows"),
-            geometry::attention_rows(h_, g_, rows_),
-            args,
-        );
-        let got = bench.read_floats(&y);
-        for (r, got) in got.chunks_exact(h * d).enumerate() {
-            if r < live {
-                assert_near(got, &case.expected(r), BOUND, &format!("{shape:?} row {r}"));
-            } else {
-                assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
+    let mut rng = Rng::new(22);
+    for &(h, g, d) in HEADS {
+        for (s, position, window, rows, live) in
+            [(32, 0, 0, 7, 7), (96, 60, 0, 5, 3), (300, 250, 33, 6, 6)]
+        {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows,
+            };
+            // Rows that are not live have no keys either.
+            let case = Case::new(
+                &mut rng,
+                Shape {
+                    rows: live,
+                    ..shape
+                },
+            );
+            let mut q = case.q.clone();
+            q.resize(rows * h * d, f32::NAN);
+            let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
+            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
+            let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
+            let args = args![
+                &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
+            ];
+            bench.launch(
+                "attention_rows",
+                geometry::attention_rows(h_, g_, rows_),
+                args,
+            );
+            let got = bench.read_floats(&y);
+            for (r, got) in got.chunks_exact(h * d).enumerate() {
+                if r < live {
+                    assert_near(got, &case.expected(r), BOUND, &format!("{shape:?} row {r}"));
+                } else {
+                    assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
+                }
             }
         }
     }
 }
 
-/// Rows appended in 8 bits have the CPU's bits, turned ones too, and nothing else is written.
-pub fn append_q8(bench: &Bench) {
+/// Bits of f16 of k and v turned and not, as the CPU computes them.
+fn own_row(row: &[f32], angles: &[f32], d: usize, dims: usize, style: RopeStyle) -> Vec<f16> {
+    let mut out = vec![0.0; row.len()];
+    let (x, y) = (row.as_ptr(), out.as_mut_ptr());
+    // SAFETY: both are whole heads, the table has all pairs, and the path is portable.
+    unsafe {
+        rope(
+            Isa::Portable,
+            x,
+            y,
+            row.len() / d,
+            d,
+            angles.as_ptr(),
+            style,
+            dims,
+        )
+    };
+    out.into_iter().map(f16::from_f32).collect()
+}
+
+/// From q, k and v as the products leave them to the output and the caches, with one block and with several, whose last
+/// one merges: twice over the same tickets.
+pub fn step(bench: &Bench) {
     let mut rng = Rng::new(23);
-    for (h, g, d, dims, style, position, rows, live) in [
-        (9, 3, 64, 64, 0u32, 5, 1, 1),
-        (9, 3, 64, 64, 1, 0, 7, 5),
-        (2, 1, 32, 20, 1, 3, 3, 3),
-        (4, 4, 96, 64, 0, 30, 2, 2),
-        (2, 2, 256, 256, 1, 1, 2, 1),
-    ] {
-        let s = 32usize;
-        let q = normal(&mut rng, rows * h * d);
-        let [k, v] = [(); 2].map(|()| normal(&mut rng, rows * g * d));
-        let table: Vec<f32> = (0..rows * dims / 2)
-            .flat_map(|_| {
-                let (sin, cos) = rng.uniform(-3.0, 3.0).sin_cos();
-                [cos as f32, sin as f32]
-            })
-            .collect();
-        let turned = |x: &[f32], heads: usize| -> Vec<f32> {
-            let mut y = vec![0f32; x.len()];
-            let style = match style {
-                0 => RopeStyle::Interleaved,
-                _ => RopeStyle::Half,
+    for &(h, g, d) in HEADS {
+        for (s, position, window, blocks, style, whole) in [
+            (64, 0, 0, 1, RopeStyle::Half, true),
+            (200, 63, 0, 4, RopeStyle::Interleaved, true),
+            (200, 64, 0, 4, RopeStyle::Half, false),
+            (700, 699, 0, 4, RopeStyle::Interleaved, true),
+            (700, 650, 90, 3, RopeStyle::Half, true),
+            (700, 600, 0, 8, RopeStyle::Half, false),
+            (700, 255, 0, 11, RopeStyle::Interleaved, true),
+        ] {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows: 1,
             };
-            for r in 0..rows {
-                let (at, table) = (r * heads * d, table[r * dims..].as_ptr());
-                let (x, y) = (x[at..].as_ptr(), y[at..].as_mut_ptr());
-                // SAFETY: row r has heads · d elements, its table `dims`; the portable path runs everywhere.
-                unsafe { rope(Isa::Portable, x, y, heads, d, table, style, dims) };
+            let mut case = Case::new(&mut rng, shape);
+            let dims = if whole { d } else { d / 2 };
+            let mut angles = vec![0.0; dims];
+            let rope_of = Rope {
+                dims: dims as u32,
+                base: 10_000.0,
+                position_scale: 1.0,
+                yarn: Yarn::NONE,
+            };
+            rope_table(position, &rope_of, None, &mut angles);
+            let (k, v) = (normal(&mut rng, g * d), normal(&mut rng, g * d));
+            let (k_row, v_row) = (
+                own_row(&k, &angles, d, dims, style),
+                v.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>(),
+            );
+            let mut before = [case.k.clone(), case.v.clone()];
+            for (which, row) in [&k_row, &v_row].into_iter().enumerate() {
+                for head in 0..g {
+                    let at = (head * s + position) * d;
+                    // What the step itself appends is not there before.
+                    before[which][at..at + d].fill(f16::NAN);
+                    let cache = if which == 0 { &mut case.k } else { &mut case.v };
+                    cache[at..at + d].copy_from_slice(&row[head * d..][..d]);
+                }
             }
-            y
-        };
-        let shape = CacheShape {
-            heads: g,
-            capacity: s,
-            head: d,
-            kv_type: KvType::Q8_0,
-        };
-        let appended = |x: &[f32]| -> Vec<u8> {
-            let mut cache = vec![0xffffu16; shape.bytes() / 2];
-            let (to, width, part) = (cache.as_mut_ptr().cast(), g * d, (0, 1));
-            let isa = Isa::Portable;
-            // SAFETY: the cache has the bytes of its shape, which has room for the rows.
-            unsafe { kv_append(isa, x.as_ptr(), width, to, shape, position, live, part) };
-            cache.into_iter().flat_map(u16::to_le_bytes).collect()
-        };
-        let step = bench.step(position as u32, live as u32);
-        let buffers = [&q, &k, &v, &table].map(|x| bench.floats(x));
-        let [qs, ks, vs, ts] = &buffers;
-        let (q_stride, kv_stride, t_stride) = (4 * h * d, 4 * g * d, 4 * dims);
-        let [q_, kv_, t_] = [q_stride, kv_stride, t_stride].map(|n| n as u32);
-        let [h_, g_, d_, s_, rows_, dims_] = [h, g, d, s, rows, dims].map(|n| n as u32);
-        let empty = || [(); 2].map(|()| bench.bytes(&vec![0xff; shape.bytes()]));
-        let what = format!("H={h} G={g} D={d} dims={dims} style={style} rows={rows}");
+            let mut turned = vec![0.0; h * d];
+            let (x, y) = (case.q.as_ptr(), turned.as_mut_ptr());
+            // SAFETY: both are whole heads, the table has all pairs, and the path is portable.
+            unsafe { rope(Isa::Portable, x, y, h, d, angles.as_ptr(), style, dims) };
+            let q = bench.floats(&case.q);
+            case.q = turned;
 
-        let [kc, vc] = &empty();
-        let args = args![&step, ks, kv_, vs, kv_, kc, vc, g_, d_, s_, rows_];
-        let geometry = geometry::append_q8(2 * g_, d_, rows_);
-        bench.launch("kv_append_q8", geometry, args);
-        assert_eq!(bench.read(kc), appended(&k), "{what}: keys");
-        assert_eq!(bench.read(vc), appended(&v), "{what}: values");
-
-        let [kc, vc] = &empty();
-        let y = bench.nans(rows * h * d);
-        let args = args![
-            &step, qs, q_, ks, kv_, vs, kv_, ts, t_, &y, q_, kc, vc, h_, g_, d_, dims_, style, s_,
-            rows_
-        ];
-        let geometry = geometry::append_q8(h_ + 2 * g_, d_, rows_);
-        bench.launch("rope_append_q8", geometry, args);
-        assert_eq!(
-            bench.read(kc),
-            appended(&turned(&k, g)),
-            "{what}: turned keys"
-        );
-        assert_eq!(bench.read(vc), appended(&v), "{what}: values beside them");
-        let (got, want) = (bench.read_floats(&y), turned(&q, h));
-        assert_eq!(got[..live * h * d], want[..live * h * d], "{what}: queries");
-        assert!(got[live * h * d..].iter().all(|v| v.is_nan()), "{what}");
+            let step = bench.step(position as u32, 1);
+            let [h_, g_, d_, s_, window_, dims_] = [h, g, d, s, window, dims].map(|n| n as u32);
+            let style_ = u32::from(style == RopeStyle::Half);
+            let (k, v, table) = (bench.floats(&k), bench.floats(&v), bench.floats(&angles));
+            let partials = bench.nans(h * blocks * (d.next_multiple_of(16) + 16));
+            let tickets = bench.bytes(&vec![0; 4 * g]);
+            let (kernel, geometry) = geometry::attention_step(h_, g_, d_, blocks as u32);
+            let place = format!("{shape:?} blocks {blocks} {style} {dims}");
+            let run = |y: &DeviceBuffer, quantize: u32| {
+                let caches = [0, 1].map(|i| Case::halves(bench, &before[i]));
+                let args = args![
+                    &step, &q, &k, &v, &table, &caches[0], &caches[1], &partials, &tickets, y, h_,
+                    g_, d_, dims_, style_, s_, window_, case.scale, quantize
+                ];
+                bench.launch(kernel, geometry, args);
+                for (which, want) in [&case.k, &case.v].into_iter().enumerate() {
+                    let want: Vec<u8> = want.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    assert!(bench.read(&caches[which]) == want, "{place}: cache {which}");
+                }
+                assert!(
+                    bench.read(&tickets).iter().all(|&b| b == 0),
+                    "{place}: tickets"
+                );
+            };
+            let y = bench.nans(h * d);
+            run(&y, 0);
+            let got = bench.read_floats(&y);
+            assert_near(&got, &case.expected(0), BOUND, &place);
+            if (h / g * d).is_multiple_of(32) {
+                let mut want = vec![0u8; row_bytes(h * d)];
+                // SAFETY: as in `split`.
+                unsafe { quantise_row(Isa::Portable, &got, want.as_mut_ptr()) };
+                let bytes = h * d / 32 * BLOCK_BYTES;
+                let y = bench.nans(bytes / 4);
+                run(&y, 1);
+                assert!(bench.read(&y) == want[..bytes], "{place} quantised");
+            }
+        }
     }
 }

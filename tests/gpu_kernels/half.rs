@@ -12,7 +12,6 @@ use greta_infer::cpu::half_rows::{round_row, widen_row};
 use greta_infer::dtype::DType;
 use greta_infer::gpu::geometry::{self, HalfTile, Machine};
 use greta_infer::graph::Element;
-use greta_infer::graph::KvType;
 
 /// Half a unit in the last of eleven bits: of scale and minimum, and of their combination.
 const ELEVEN_BITS: f64 = 1.0 / 2048.0;
@@ -355,12 +354,11 @@ pub fn attention(bench: &Bench) {
                     rows: live,
                     ..shape
                 },
-                KvType::F16,
             );
             let mut q = case.q.clone();
             q.resize(rows * h * d, f32::NAN);
             let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
-            let (k, v) = (bench.bytes(&case.k), bench.bytes(&case.v));
+            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
             let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
             let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
             let args = args![

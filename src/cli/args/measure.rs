@@ -10,9 +10,9 @@ const GRAPH_KEYS: &str = "\
 JSON of --stage recorded (null where nothing was measured or it is not known):
   device, target, rows, context, position, launches
   nodes   [{index, kind, kernel, section, role, launch, node, program_kernel,
-          bytes, flops, us, share_percent, gb_per_s}]
+          bytes, flops, us, share_percent, gb_per_s, tflop_per_s}]
   edges   [[before, after]]
-  roles   [{role, nodes, bytes, flops, us, share_percent, gb_per_s}], the slowest first
+  roles   [{role, nodes, bytes, flops, us, share_percent, gb_per_s, tflop_per_s}], the slowest first
   profile {repetitions, total_us, replay_us, gb_per_s, stream_gb_per_s, stream_percent}";
 
 const BENCH_KEYS: &str = "\
@@ -27,7 +27,8 @@ JSON, besides what the table shows:
     host_us_*      on a GPU the time in the driver's launch calls; on the CPU host_us_per_step is
                    null and host_us_per_launch the step's time over its launches
     contexts       [{position, replay_ms_p50, eager_ms_p50}], with --plot
-  profile  as `graph --stage recorded --format json`, with --profile";
+  profile  as `graph --stage recorded --format json`, with --profile
+  prompt_profile  the same of the largest prompt chunk, from an empty context";
 
 /// `graph`.
 #[derive(Debug, Args)]
@@ -134,12 +135,16 @@ pub struct BenchArgs {
     /// Draw the compared times a token at contexts up to --ctx, as SVG.
     #[arg(long, value_name = "FILE", requires = "compare")]
     pub plot: Option<PathBuf>,
-    /// Time every recorded node of the decode step (see `graph --profile`).
+    /// Time every recorded node of the decode step and of a prompt chunk (see `graph --profile`).
     #[arg(long)]
     pub profile: bool,
     /// Tokens in the cache when the profiled step begins [default: 256, or as many as fit].
     #[arg(long, value_name = "N", requires = "profile")]
     pub position: Option<usize>,
+    /// Time how the decode step's GEMVs can be laid out on this GPU, and write the best to FILE: a table for
+    /// kernels/tuning, which the next build takes in. Nothing else is timed.
+    #[arg(long, value_name = "FILE")]
+    pub tune: Option<PathBuf>,
     /// Make up weights of the configuration's [model.shape] instead of reading a model file.
     #[arg(long)]
     pub random_weights: bool,

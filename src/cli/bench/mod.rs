@@ -6,6 +6,7 @@
 //! once from the process's start, right after loading, for a prompt of five tokens, and then for prompts of several
 //! lengths from the moment they are known.
 //!
+//! `--tune` does nothing of this: it times how launches can be laid out, and writes what is best.
 //! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
 //! time goes.
 
@@ -15,6 +16,7 @@ mod measure;
 mod plot;
 mod report;
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::args::{BenchArgs, Format};
@@ -24,7 +26,7 @@ use super::load::{self, Loaded, Wanted};
 use super::progress::Progress;
 use super::{output, profile};
 use crate::model::Logits;
-use crate::runtime::{self, Part};
+use crate::runtime::{self, Part, Session};
 use crate::tokenizer::{Encode, Tokenizer};
 use measure::{first_token, made_up_tokens, run_once};
 use report::{Timings, summary, table};
@@ -36,6 +38,8 @@ const FIRST_PROMPT: &str = "Once upon a time,";
 
 /// Steps of which `--profile` takes the median.
 const PROFILED_STEPS: usize = 20;
+/// Prompt chunks of which it does, each as long as hundreds of steps.
+const PROFILED_CHUNKS: usize = 5;
 
 pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
     let mut config = Config::load(&args.model).map_err(CliError::input)?;
@@ -71,6 +75,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
+    if let Some(file) = &args.tune {
+        return tune(&session, file);
+    }
     session
         .set_sampling(&config.sampling)
         .map_err(CliError::runtime)?;
@@ -119,25 +126,46 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         }
         json.compare = Some(compared);
     }
-    let measured = args.profile.then(|| {
-        let position = profile::position(args.position, 1, session.context())?;
-        profile::measure(&mut session, Part::Decode, position, PROFILED_STEPS, stream)
-    });
-    let measured = measured.transpose()?;
-    let recorded = measured
-        .as_ref()
-        .map(|m| m.recorded(&session, Part::Decode));
+    let mut measured = Vec::new();
+    if args.profile {
+        let step = profile::position(args.position, 1, session.context())?;
+        // A prompt begins with an empty cache.
+        let parts = [
+            (Part::Decode, step, PROFILED_STEPS),
+            (Part::Prompt, 0, PROFILED_CHUNKS),
+        ];
+        for (part, position, steps) in parts {
+            let found = profile::measure(&mut session, part, position, steps, stream)?;
+            measured.push((part, found));
+        }
+    }
+    let recorded = measured.iter().map(|(part, m)| m.recorded(&session, *part));
     match args.output.format {
         Format::Json => {
-            json.profile = recorded.as_ref().map(runtime::recorded::document);
+            let mut documents = recorded.map(|r| runtime::recorded::document(&r));
+            json.profile = documents.next();
+            json.prompt_profile = documents.next();
             output::json(&json)
         }
         Format::Text => {
-            let profile = recorded.as_ref().and_then(runtime::recorded::summary);
-            let profile = profile.map_or(String::new(), |text| format!("\n{text}"));
-            output::text(&(table(&json) + &profile))
+            let summaries = recorded.filter_map(|r| runtime::recorded::summary(&r));
+            let summaries: String = summaries.map(|text| format!("\n{text}")).collect();
+            output::text(&(table(&json) + &summaries))
         }
     }
+}
+
+/// Writes the device's tuning table.
+fn tune(session: &Session, file: &Path) -> Result<(), CliError> {
+    let table = session.tune().map_err(CliError::runtime)?;
+    let Some(table) = table else {
+        let device = session.report().device;
+        let text = format!("--tune: nothing is tuned on {device}; only on a GPU");
+        return Err(CliError::Input(text));
+    };
+    let failed = |error| CliError::Input(format!("--tune {}: {error}", file.display()));
+    std::fs::write(file, &table).map_err(failed)?;
+    output::text(&table)
 }
 
 fn first_prompt(tokenizer: Option<&Tokenizer>, vocabulary: u32) -> Result<Vec<u32>, CliError> {

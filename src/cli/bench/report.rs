@@ -52,6 +52,9 @@ pub struct Json {
     pub compare: Option<Comparison>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<serde_json::Value>,
+    /// The same of the largest prompt chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_profile: Option<serde_json::Value>,
 }
 
 /// What was timed once.
@@ -131,6 +134,7 @@ pub fn summary(
         runs: runs.iter().map(rates).collect(),
         compare: None,
         profile: None,
+        prompt_profile: None,
     })
 }
 

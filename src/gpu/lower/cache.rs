@@ -3,6 +3,7 @@
 use super::LowerError;
 use crate::gpu::geometry::{self, Geometry};
 use crate::gpu::launch::KernelLaunch;
+use crate::gpu::overlap;
 use crate::graph::{KvType, Op};
 use crate::program::{Launch, Program};
 
@@ -46,6 +47,7 @@ pub(super) fn of_its_caches(
             }
         };
         kernel.kernel += "_q8";
+        kernel.overlaps = overlap::waits(&kernel.kernel);
         if let Some(Geometry {
             grid,
             block,

@@ -53,5 +53,6 @@ fn figures(sum: &Sum, total_us: Option<f64>) -> Json {
         "us": total_us.map(|_| sum.us),
         "share_percent": total_us.map(|total| 100.0 * sum.share(total)),
         "gb_per_s": total_us.and_then(|_| sum.gb_per_s()),
+        "tflop_per_s": total_us.and_then(|_| sum.tflop_per_s()),
     })
 }

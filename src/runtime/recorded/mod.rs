@@ -189,6 +189,10 @@ impl Sum {
         (self.priced && self.us > 0.0).then(|| self.bytes as f64 / self.us / 1e3)
     }
 
+    fn tflop_per_s(&self) -> Option<f64> {
+        (self.priced && self.us > 0.0).then(|| self.flops as f64 / self.us / 1e6)
+    }
+
     fn share(&self, total_us: f64) -> f64 {
         if total_us > 0.0 {
             self.us / total_us

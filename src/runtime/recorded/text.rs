@@ -57,7 +57,7 @@ pub fn summary(recorded: &Recorded<'_>) -> String {
 
 fn header(timed: bool, first: &str) -> String {
     let times = if timed {
-        "        µs      %    GB/s"
+        "        µs      %    GB/s TFLOP/s"
     } else {
         ""
     };
@@ -75,8 +75,9 @@ fn figures(sum: &Sum, total_us: Option<f64>) -> String {
         return bytes;
     };
     let rate = sum.gb_per_s().map_or("-".into(), |r| format!("{r:.1}"));
+    let flops = sum.tflop_per_s().map_or("-".into(), |r| format!("{r:.2}"));
     let share = 100.0 * sum.share(total_us);
-    format!("{bytes} {:>9.2} {share:>6.2} {rate:>7}", sum.us)
+    format!("{bytes} {:>9.2} {share:>6.2} {rate:>7} {flops:>7}", sum.us)
 }
 
 /// ` (gemm_q4_1 in the program)` where the recorder's name for the kernel is another.
