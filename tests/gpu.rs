@@ -31,6 +31,7 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
         gpu::sessions::replay_is_eager,
     ),
     ("decoding_is_stepping", gpu::sessions::decoding_is_stepping),
+    ("long_prompts_are_near_steps", gpu::sessions::long_prompts),
     ("memory_stays", gpu::sessions::memory_stays),
     ("bandwidth_is_measured", gpu::sessions::bandwidth),
 ];

@@ -10,7 +10,7 @@ use greta_infer::dtype::DType;
 use greta_infer::gpu::Found;
 use greta_infer::hip::Device;
 use greta_infer::model::{Logits, Model};
-use greta_infer::runtime::{DeviceChoice, Session, SessionOptions};
+use greta_infer::runtime::{DeviceChoice, PromptPrecision, Session, SessionOptions};
 use std::ops::ControlFlow;
 
 const CONTEXT: u32 = 36;
@@ -140,6 +140,54 @@ pub fn decoding_is_stepping(found: &Found) {
         let after = session.report();
         assert_eq!(after.graph_fallback, None);
         assert!(after.replays > before.replays);
+    }
+}
+
+/// Root mean square of what differs, relative to that of `want`.
+fn distance(got: &[f32], want: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let pairs = got.iter().zip(want);
+    let off: f64 = pairs.map(|(a, b)| square(f64::from(a - b))).sum();
+    let size: f64 = want.iter().map(|b| square(f64::from(*b))).sum();
+    (off / size).sqrt()
+}
+
+/// A prompt in chunks of 128, 8 and 1 against as many steps: exactly computed as near as chunks of
+/// eight are, fast within eleven bits of activations and weights; and the two are not the same.
+pub fn long_prompts(found: &Found) {
+    for recipe in recipes() {
+        let (toy, model) = open(recipe);
+        let tokens = toy.tokens(23, 140);
+        let at = |precision: PromptPrecision| SessionOptions {
+            context: 150,
+            chunk_rows: 128,
+            prompt_precision: precision,
+            ..options(found)
+        };
+        let exact = run(
+            &mut session(&model, &at(PromptPrecision::Exact)),
+            &tokens,
+            137,
+        );
+        let mut fast = session(&model, &at(PromptPrecision::Fast));
+        assert_eq!(fast.report().recordings, 4, "128, 32, 8 and the step");
+        let got = run(&mut fast, &tokens, 137);
+        assert_eq!(fast.report().prompt_replays, 3);
+        fast.reset();
+        let mut steps = Vec::new();
+        for (index, &token) in tokens.iter().enumerate() {
+            let logits = fast.step(token).unwrap_or_else(|e| panic!("{e}"));
+            if index >= 136 {
+                steps.extend_from_slice(logits);
+            }
+        }
+        let place = recipe.describe();
+        let (near, far) = (distance(&exact, &steps), distance(&got, &steps));
+        println!("  {place}: exact {near:.1e}, fast {far:.1e}");
+        assert!(near < 1e-3, "{place}: {near}");
+        assert!(far < 1e-2, "{place}: {far}");
+        let rounds = recipe.format.name != "F32";
+        assert_eq!(got != exact, rounds, "{place}: what is fast?");
     }
 }
 
