@@ -27,6 +27,10 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
     ("what_was_captured_is_the_program", gpu::twins::captured),
     ("logits_agree_with_the_oracle", gpu::sessions::oracle),
     (
+        "q8_0_cache_agrees_with_the_oracle",
+        gpu::sessions::q8_0_cache,
+    ),
+    (
         "replay_is_eager_bit_for_bit",
         gpu::sessions::replay_is_eager,
     ),
