@@ -220,6 +220,8 @@ impl Session {
     }
 
     fn advance(&mut self, steps: u32) -> Result<u64, SessionError> {
+        // Until the token is known: it may turn out to be none.
+        self.linked = false;
         self.last = Ran::Decode;
         Ok(self.decode.advance(steps, self.options.eager)?)
     }
