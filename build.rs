@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io, thread};
 
-/// What is compiled: AMD architectures to code objects, and PTX for the oldest NVIDIA one, which the driver (525 or
-/// later) translates for those after it.
+/// What is compiled: AMD architectures to code objects, and PTX, which the driver (525 or later) translates for those
+/// after the one it names: for the oldest NVIDIA one, and for the first on which launches can overlap.
 const AMD: &[&str] = &["gfx90a", "gfx942", "gfx1100"];
-const NVIDIA: &str = "sm_80";
-/// The lowest PTX version with everything the kernels say; drivers since 495 read it.
-const PTX_FEATURE: &str = "+ptx75";
+const NVIDIA: &[&str] = &["sm_90", "sm_80"];
+
+/// The lowest PTX version with everything the kernels say; drivers since 495, and for sm_90 since 525, read it.
+fn ptx_feature(arch: &str) -> &'static str {
+    if arch == "sm_90" { "+ptx80" } else { "+ptx75" }
+}
+
 const OLDEST_CLANG: u32 = 17;
 
 fn main() {
@@ -119,7 +123,7 @@ fn compile_all(clang: &Path, out: &Path) -> (Vec<Object>, Option<String>) {
         ));
         archs.clear();
     }
-    archs.push(NVIDIA);
+    archs.extend(NVIDIA);
     let compiled: Vec<Result<Object, String>> = thread::scope(|scope| {
         let jobs: Vec<_> = archs
             .into_iter()
@@ -168,7 +172,7 @@ fn compile(clang: &Path, arch: &str, out: &Path) -> Result<PathBuf, String> {
     } else {
         command.args(["-x", "cuda", "-nocudalib", "-nocudainc", "-S"]);
         command.arg(format!("--cuda-gpu-arch={arch}"));
-        command.arg(format!("--cuda-feature={PTX_FEATURE}"));
+        command.arg(format!("--cuda-feature={}", ptx_feature(arch)));
     }
     command.args([
         "--cuda-device-only",

@@ -1,6 +1,7 @@
 // Every kernel in one translation unit: a device loads one code object, and build.rs compiles one file an architecture.
 #include "attention.hip"
 #include "attention_flash.hip"
+#include "attention_step.hip"
 #include "embed.hip"
 #include "gemm.hip"
 #include "gemm_half.hip"
@@ -10,3 +11,5 @@
 #include "rope.hip"
 #include "sample.hip"
 #include "silu.hip"
+// After what it varies: attention and rope.
+#include "cache_q8.hip"

@@ -8,6 +8,7 @@
 
 #define GLOBAL extern "C" __attribute__((global))
 #define DEVICE static inline __attribute__((device, always_inline))
+#define DEVICE_MEMBER inline __attribute__((device, always_inline))
 #define MEMBER static inline __attribute__((device, always_inline))
 #define SHARED __attribute__((shared))
 // Of pointers that are known to lead into LDS.
@@ -17,8 +18,11 @@
 // headers, which spell it so.
 #if defined(__AMDGCN__)
 #define THREADS_AT_MOST(n) __attribute__((amdgpu_flat_work_group_size(1, n)))
+#define THREADS_AND_BLOCKS(n, blocks) THREADS_AT_MOST(n)
 #else
 #define THREADS_AT_MOST(n) __attribute__((launch_bounds(n)))
+// And how many blocks an SM's registers have to hold, where that is worth more than registers.
+#define THREADS_AND_BLOCKS(n, blocks) __attribute__((launch_bounds(n, blocks)))
 #endif
 
 typedef signed char i8;
@@ -52,6 +56,9 @@ typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 #else
 #define WAVE 32
 #define NVIDIA 1
+#endif
+#ifndef NVIDIA
+#define NVIDIA 0
 #endif
 
 // ---- Who am I ----
@@ -214,10 +221,12 @@ template <class T> DEVICE const T* row_of(const T* base, u32 stride, u32 r) {
 }
 
 // 16 bytes that are read once a step, so that they need not push anything out of the caches. Aligned to 16.
+//
+// `volatile`, so that a load written before await_predecessors() is issued before it.
 DEVICE u32x4 load_streamed(const void* at) {
 #if NVIDIA
     u32x4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
         : "l"((const __attribute__((address_space(1))) void*)at));
     return v;
@@ -229,7 +238,7 @@ DEVICE u32x4 load_streamed(const void* at) {
 DEVICE u32x2 load_streamed8(const void* at) {
 #if NVIDIA
     u32x2 v;
-    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
         : "=r"(v.x), "=r"(v.y)
         : "l"((const __attribute__((address_space(1))) void*)at));
     return v;
@@ -262,4 +271,93 @@ DEVICE void store4(f32* y, u32 i, u32 n, f32x4 v) {
         y[i + 1] = v.y;
     if (i + 2 < n)
         y[i + 2] = v.z;
+}
+
+// The LDS that a launch asks for, beside what a kernel declares.
+extern SHARED __attribute__((aligned(16))) u32x4 pool[];
+
+// ---- Launches that overlap ----
+//
+// From sm_90 on a launch may be made to begin while its predecessor P still runs: its blocks take what room P leaves,
+// fetch weights, and then wait. The contract of every kernel in src/gpu/overlap.rs's list, which are launched so:
+//
+//  1. Each block that runs calls await_predecessors() before it reads anything that a kernel of this or an earlier step
+//     writes (values in the arena, caches, the step, tickets), and before it writes anything at all. What it touches
+//     before that is weights, which nothing writes after they are uploaded, and its own arguments and LDS.
+//  2. The wait ends when P has finished and its writes are visible. P had waited for its own predecessor in the same
+//     way, or was launched without overlap and began after it had finished; so, by induction, everything before P has
+//     finished too. Hence reusing a piece of the arena needs no more than the stream's order, as without overlap.
+//  3. A block may leave before others of its grid wait, never before it has waited itself: a grid all of whose blocks
+//     leave without waiting would finish before its predecessor, and break (2) for its successor.
+//
+// Where the hardware or the launch does not overlap, all of these do nothing.
+
+// The successor may begin, once every block has said so or left.
+DEVICE void let_successor_begin() {
+#if NVIDIA && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Everything launched before has finished and is visible.
+DEVICE void await_predecessors() {
+#if NVIDIA && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// What a kernel that fetches nothing beforehand begins with.
+DEVICE void begin_in_turn() {
+    let_successor_begin();
+    await_predecessors();
+}
+// Asks for `bytes` (a multiple of 16) at `at` (aligned to 16) to be brought to L2: one lane does. A hint, for which only
+// NVIDIA has an instruction from sm_90 on.
+DEVICE void prefetch(const u8* at, u32 bytes) {
+#if NVIDIA && __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"((const __attribute__((address_space(1))) void*)at),
+                 "r"(bytes)
+                 : "memory");
+#else
+    (void)at, (void)bytes;
+#endif
+}
+
+// ---- Across blocks ----
+
+// What this thread wrote before is visible to whoever, on any compute unit of the device, takes a ticket afterwards in a
+// thread that this one's block's barrier orders after it. On CDNA 3 that writes L2 back, which its dies do not share.
+DEVICE void publish() {
+#if NVIDIA
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#else
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");
+#endif
+}
+// What was published before the tickets that this block has seen is read afresh from here on.
+DEVICE void refresh() {
+#if NVIDIA
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#else
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent");
+#endif
+}
+// Adds one to a counter of the device's and gives what it was.
+DEVICE u32 take_ticket(u32* counter) {
+#if NVIDIA
+    u32 old;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+                 : "=r"(old)
+                 : "l"((__attribute__((address_space(1))) void*)counter)
+                 : "memory");
+    return old;
+#else
+    return __hip_atomic_fetch_add(counter, 1u, __ATOMIC_ACQ_REL, __HIP_MEMORY_SCOPE_AGENT);
+#endif
+}
+// Sets such a counter to 0 for the next launch, once all tickets have been taken.
+DEVICE void put_back(u32* counter) {
+#if NVIDIA
+    asm volatile("st.relaxed.gpu.global.u32 [%0], 0;" ::"l"((__attribute__((address_space(1))) void*)counter) : "memory");
+#else
+    __hip_atomic_store(counter, 0u, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+#endif
 }

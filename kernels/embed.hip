@@ -114,6 +114,7 @@ struct FileF32 {
 // A thread an element: y [rows, cols], a block row in block_y.
 template <class T>
 DEVICE void embed(const Step* step, const u8* table, u32 row_bytes, f32 scale, f32* y, u32 y_stride, u32 cols, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), i = block_x() * threads_x() + thread_x();
     if (r >= live_rows(step, rows) || i >= cols)
         return;

@@ -1,207 +1,414 @@
 // y [N] = W [N, K] · x [K]: one row of activations, where memory is the limit.
 //
-// A group of `threads_x` lanes serves two rows of weights (of gate and up, one each), so that an activation block read
-// from LDS serves both; a block has `threads_y` groups. src/gpu/geometry.rs chooses both numbers by K, so that 18 blocks
-// (K = 576) do not leave most of a wave idle. Quantised types: a lane takes a block of 32 at a time (16 bytes of codes),
-// the loads of the next blocks are in flight while the present ones are used, and the first ones before the activations
-// are waited for. Integer products are exact; a block's sum becomes f32 once.
+// On NVIDIA two blocks of a launch and one of the next fit on an SM, so that the next has its weights fetched meanwhile.
+//
+// A group of `threads_x` lanes serves two rows of weights at a time (of gate and up, one each), so that an activation
+// read from LDS serves both; a block has `threads_y` groups, and walks a run of rows of its own. src/gpu/geometry.rs
+// chooses the numbers by shape, and the grid so that all blocks are resident at once. A lane takes a unit of a row at a
+// time: a block of 32 quantised weights (16 bytes of codes, where they are nibbles) or 16 bytes of floats. AHEAD units
+// of both rows are in flight per lane, across the ends of rows; the first of them, and a hint to L2 for what follows,
+// before the predecessors are waited for. Integer products are exact; a block's sum becomes f32 once.
+//
+// What to expect of a launch, at 2.9 TB/s on an H100 and 4.1 TB/s on an MI300X, Llama-2-7B in Q4_0 (18 bytes for 32
+// weights; 58 instructions for as many on sm_90, of 183 that fit while their bytes arrive):
+//
+// | launch | MB | MFLOP | H100, us | MI300X, us | measured on an H100, us |
+// |---|---|---|---|---|---|
+// | norm, q, k, v [12288, 4096] | 28.3 | 101 | 9.8 | 6.9 | |
+// | o + residual [4096, 4096] | 9.4 | 34 | 3.3 | 2.3 | |
+// | norm, gate, up, rounding [2 · 11008, 4096] | 50.7 | 180 | 17.5 | 12.4 | |
+// | down + residual [4096, 11008] | 25.4 | 90 | 8.8 | 6.2 | |
+// | norm, head [32000, 4096] | 73.7 | 262 | 25.4 | 18.0 | |
+//
+// Of SmolLM2-135M every launch but the head's (31 MB: 10.8 and 7.6 us) has less than 2 MB, and takes what a chain of
+// latencies does: the wait, x from L2, the sum, the products, the store, 1.5 to 2 us.
+//
+// A norm may stand in the prologue: each block then makes the activations from x itself (rms_norm_quantize's bits),
+// under the latency of the weights that it has asked for.
 #include "activation.h"
 #include "layout.h"
+#include "norm.h"
 #include "step.h"
 
-// Rows a group serves, blocks of each a lane has in flight, and loads of a float row.
+// All kernels are one translation unit, and these names are short.
+namespace one_row {
+
+// Rows a group serves at a time.
 CONSTANT u32 ROWS = 2;
-CONSTANT u32 BLOCKS_AHEAD = 4;
-CONSTANT u32 LOADS_AHEAD = 4;
-// Activation blocks in LDS at a time: geometry.rs's STAGED_BLOCKS.
-CONSTANT u32 STAGED = 512;
+// Bytes of activations in LDS at a time: geometry.rs's STAGED_BYTES.
+CONSTANT u32 STAGED_BYTES = 40960;
 CONSTANT u32 THREADS = 256;
 
-// min(K / 32, STAGED) blocks of activations, as the launch says.
-extern SHARED __attribute__((aligned(16))) u32x4 staged[];
+// Units of activations that fit in LDS: a multiple of any number of lanes.
+template <class W> CONSTANT u32 STAGED = STAGED_BYTES / 16 / W::PIECES;
 
-// The block of each row, the last block in place of those past the end: what is loaded twice comes from a cache.
+// The unit of each row, the last one in place of those past the end: what is loaded twice comes from a cache.
 template <class W>
-DEVICE void load_block(typename W::Fragment (&f)[ROWS], const u8* const (&w)[ROWS], const Planes& p, u32 b, u32 end) {
+DEVICE void load_unit(typename W::Fragment (&f)[ROWS], const u8* const (&w)[ROWS], const Planes& p, u32 unit, u32 units) {
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++)
-        f[r] = W::load(w[r], p, minimum(b, end - 1));
+        f[r] = W::load(w[r], p, minimum(unit, units - 1));
 }
 
-// Copies `count` pieces of x to LDS, four loads in flight.
-DEVICE void stage(const u32x4* x, u32 count, u32 thread, u32 threads) {
-    for (u32 i = thread; i < count; i += 4 * threads) {
+// Copies pieces first … end of a row to LDS, zeros past `have`, four loads in flight.
+DEVICE void stage(const u32x4* x, u32 first, u32 end, u32 have, u32 thread, u32 threads) {
+    for (u32 i = first + thread; i < end; i += 4 * threads) {
         u32x4 pieces[4];
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
-            pieces[j] = x[minimum(i + j * threads, count - 1)];
+            pieces[j] = x[minimum(i + j * threads, have - 1)];
 #pragma unroll
         for (u32 j = 0; j < 4; j++)
-            if (i + j * threads < count)
-                staged[i + j * threads] = pieces[j];
+            if (i + j * threads < end)
+                pool[i + j * threads - first] = pieces[j];
     }
 }
 
-// sums [ROWS] = w [ROWS][K] · x [K/32] blocks, over all lanes of the group.
-template <class W> DEVICE void dot_rows(const u8* const (&w)[ROWS], const void* x, u32 k, f32 (&sums)[ROWS]) {
-    u32 lane = thread_x(), lanes = threads_x(), blocks = k / 32;
-    u32 thread = thread_y() * lanes + lane, threads = lanes * threads_y(), ahead = lanes * BLOCKS_AHEAD;
-    Planes p = W::planes(blocks);
-    for (u32 r = 0; r < ROWS; r++)
-        sums[r] = 0.0f;
-    for (u32 first = 0; first < blocks; first += STAGED) {
-        u32 end = minimum(first + STAGED, blocks);
-        typename W::Fragment f[BLOCKS_AHEAD][ROWS];
-        // The conditions on whole turns are the same in all threads.
-#pragma unroll
-        for (u32 u = 0; u < BLOCKS_AHEAD; u++)
-            if (first + u * lanes < end)
-                load_block<W>(f[u], w, p, first + u * lanes + lane, end);
-        // Every thread has read the last of the activations that are about to be overwritten.
-        if (first != 0)
-            barrier();
-        stage((const u32x4*)x + first * 5, (end - first) * 5, thread, threads);
-        // The activations are complete.
-        barrier();
-        for (u32 base = first; base < end; base += ahead) {
-#pragma unroll
-            for (u32 u = 0; u < BLOCKS_AHEAD; u++) {
-                u32 turn = base + u * lanes, b = turn + lane;
-                if (turn >= end)
-                    break;
-                if (b < end) {
-                    Activation a = load_activation(staged + (b - first) * 5);
-#pragma unroll
-                    for (u32 r = 0; r < ROWS; r++)
-                        sums[r] += W::dot(f[u][r], a);
-                }
-                // What has been used makes room for the same turn of the next round.
-                if (turn + ahead < end)
-                    load_block<W>(f[u], w, p, b + ahead, end);
-            }
+// Units from `first` on of x [k] to LDS: blocks as they are, floats with zeros up to a whole unit.
+template <class W> DEVICE void stage_units(const void* x, u32 first, u32 end, u32 k, u32 thread, u32 threads) {
+    if constexpr (!W::FLOAT) {
+        stage((const u32x4*)x, first * W::PIECES, end * W::PIECES, end * W::PIECES, thread, threads);
+    } else if (k % 4 == 0) {
+        // A row's padding may hold anything: what lies past k / 4 whole pieces is written below.
+        u32 have = k / 4, last = minimum(end * W::PIECES, have);
+        stage((const u32x4*)x, first * W::PIECES, last, have, thread, threads);
+        for (u32 i = last + thread; i < end * W::PIECES; i += threads)
+            pool[i - first * W::PIECES] = 0;
+    } else {
+        for (u32 i = first * W::PIECES + thread; i < end * W::PIECES; i += threads) {
+            f32x4 v = load4((const f32*)x, 4 * i, k);
+            pool[i - first * W::PIECES] = __builtin_bit_cast(u32x4, v);
         }
     }
-    for (u32 r = 0; r < ROWS; r++)
-        sums[r] = group_sum(sums[r], lanes);
 }
 
-// Likewise for floats, x [K] f32. Activations come straight from the caches: lanes read them side by side.
-template <class W> DEVICE void dot_float_rows(const u8* const (&w)[ROWS], const void* x_, u32 k, f32 (&sums)[ROWS]) {
-    u32 lane = thread_x(), lanes = threads_x(), units = k / W::LEN;
-    const f32* x = (const f32*)x_;
-    for (u32 r = 0; r < ROWS; r++)
-        sums[r] = 0.0f;
-    for (u32 base = 0; base < units; base += lanes * LOADS_AHEAD) {
-        u32x4 loads[ROWS][LOADS_AHEAD];
+// What a thread reads of the norm's weights before it waits.
+template <u32 KEPT> struct Held {
+    f32x4 w[KEPT];
+};
+template <u32 KEPT> DEVICE Held<KEPT> hold_norm(const f32* norm, u32 k, u32 thread, u32 threads) {
+    Held<KEPT> held;
 #pragma unroll
-        for (u32 u = 0; u < LOADS_AHEAD; u++)
+    for (u32 j = 0; j < KEPT; j++)
+        held.w[j] = load4(norm, 4 * (thread + j * threads), k);
+    return held;
+}
+
+// Columns i … i + 3 of the normalised row to LDS, as blocks or as floats. All lanes of a wave call it.
+template <class W> DEVICE void put_normalised(f32x4 v, u32 i, u32 k) {
+    if constexpr (W::FLOAT) {
+        if (i < (k + W::LEN - 1) / W::LEN * W::LEN)
+            pool[i / 4] = __builtin_bit_cast(u32x4, v);
+    } else {
+        quantize_block(v, (Block*)pool + i / 32, i < k);
+    }
+}
+
+// x [k] f32, normalised with `norm` [k], to LDS. The sums are rms_norm_quantize's in another order, in f64: the f32 that
+// comes of them is the same but for one in a billion.
+template <class W>
+DEVICE void stage_normalised(const f32* x, const f32* norm, const Held<W::KEPT>& held, f32 eps, u32 k, u32 thread, u32 threads) {
+    constexpr u32 KEPT = W::KEPT;
+    f32x4 v[KEPT];
+    f64 sum = 0.0;
 #pragma unroll
-            for (u32 r = 0; r < ROWS; r++)
-                loads[r][u] = load_streamed(w[r] + 16 * minimum(base + u * lanes + lane, units - 1));
+    for (u32 j = 0; j < KEPT; j++)
+        v[j] = load4(x, 4 * (thread + j * threads), k);
 #pragma unroll
-        for (u32 u = 0; u < LOADS_AHEAD; u++) {
-            u32 unit = base + u * lanes + lane;
+    for (u32 j = 0; j < KEPT; j++)
+        sum = add_squares(sum, v[j]);
+#pragma unroll 4
+    for (u32 i = 4 * (thread + KEPT * threads); i < k; i += 4 * threads)
+        sum = add_squares(sum, load4(x, i, k));
+    f32 scale = inverse_rms(sum, k, eps, thread, threads);
+    // The conditions are on what all threads have alike, since rounding shuffles; columns past the end are zeros.
+#pragma unroll
+    for (u32 j = 0; j < KEPT; j++)
+        if (4 * j * threads < k)
+            put_normalised<W>(normalised(v[j], held.w[j], scale), 4 * (thread + j * threads), k);
+    for (u32 base = 4 * KEPT * threads; base < k; base += 4 * threads) {
+        u32 i = base + 4 * thread;
+        put_normalised<W>(normalised(load4(x, i, k), load4(norm, i, k), scale), i, k);
+    }
+}
+
+// The activations of a launch: a row of blocks (of f32 for float weights), or with `norm` the f32 to normalise.
+struct Source {
+    const void* x;
+    const f32* norm;
+    f32 eps;
+    u32 k;
+};
+
+// Runs a job of a block. `Job` says: `turns(block)`, how many pairs of rows this group computes, the same in all groups
+// of a wave, or with `block` of the whole block; `rows(turn, w)`, where the pair begins; `hint(turn, bytes)`, which
+// asks L2 for so much of each row; `begin()`, after the wait where there is no norm; `finish(turn, sums)`, called by all lanes with the same sums. L2 is asked for up to
+// `hinted` bytes of each of the group's rows: whole pairs ahead of the loads, or a part of the first pair.
+template <class W, class Job> DEVICE void run(Job& job, const Source& source, u32 hinted) {
+    constexpr u32 AHEAD = W::AHEAD;
+    u32 lane = thread_x(), lanes = threads_x(), units = (source.k + W::LEN - 1) / W::LEN;
+    u32 thread = thread_y() * lanes + lane, threads = lanes * threads_y();
+    Planes p = W::planes(units);
+    // Activations that do not fit at once are staged anew for every pair of rows, with barriers: all groups take part.
+    bool long_rows = units > STAGED<W>;
+    u32 turns = job.turns(long_rows), rounds = turns * ((units + lanes - 1) / lanes);
+
+    u32 pairs = hinted / job.stride;
+
+    let_successor_begin();
+    // The loads that are ahead: of which turn, and from which unit on.
+    const u8* w[ROWS];
+    u32 ahead_turn = 0, ahead_unit = 0;
+    typename W::Fragment f[AHEAD][ROWS];
+    job.rows(0, w);
+    auto load_next = [&](typename W::Fragment(&to)[ROWS]) __attribute__((always_inline)) {
+        load_unit<W>(to, w, p, ahead_unit + lane, units);
+        ahead_unit += lanes;
+        if (ahead_unit >= units) {
+            ahead_unit = 0;
+            job.rows(++ahead_turn, w);
+            if (lane == 0 && pairs > 0 && ahead_turn + pairs < turns)
+                job.hint(ahead_turn + pairs, job.stride);
+        }
+    };
+#pragma unroll
+    for (u32 u = 0; u < AHEAD; u++)
+        if (u < rounds)
+            load_next(f[u]);
+    if (lane == 0 && hinted > 0) {
+        if (pairs == 0 && turns > 0)
+            job.hint(0, hinted & ~15u);
+        for (u32 turn = 0; pairs > 0 && turn < minimum(pairs + 1, turns); turn++)
+            job.hint(turn, job.stride);
+    }
+    if (source.norm) {
+        auto held = hold_norm<W::KEPT>(source.norm, source.k, thread, threads);
+        await_predecessors();
+        stage_normalised<W>((const f32*)source.x, source.norm, held, source.eps, source.k, thread, threads);
+    } else {
+        await_predecessors();
+        job.begin();
+        if (!long_rows)
+            stage_units<W>(source.x, 0, units, source.k, thread, threads);
+    }
+    // The activations are complete.
+    barrier();
+
+    f32 sums[ROWS] = {0.0f, 0.0f};
+    u32 turn = 0, base = 0;
+    for (u32 round = 0; round < rounds; round += AHEAD) {
+#pragma unroll
+        for (u32 u = 0; u < AHEAD; u++) {
+            if (round + u >= rounds)
+                break;
+            if (long_rows && base % STAGED<W> == 0) {
+                // Every thread has read the last of the activations that are about to be overwritten.
+                barrier();
+                stage_units<W>(source.x, base, minimum(base + STAGED<W>, units), source.k, thread, threads);
+                // The activations are complete.
+                barrier();
+            }
+            u32 unit = base + lane;
             if (unit < units) {
-                f32x4 a[W::LEN / 4];
-#pragma unroll
-                for (u32 i = 0; i < W::LEN / 4; i++)
-                    a[i] = ((const f32x4*)(x + unit * W::LEN))[i];
+                typename W::Input a = W::input(pool + (long_rows ? unit % STAGED<W> : unit) * W::PIECES);
 #pragma unroll
                 for (u32 r = 0; r < ROWS; r++)
+                    sums[r] += W::dot(f[u][r], a);
+            }
+            // What has been used makes room for the same turn of the next round.
+            if (round + u + AHEAD < rounds)
+                load_next(f[u]);
+            base += lanes;
+            if (base >= units) {
 #pragma unroll
-                    for (u32 i = 0; i < W::LEN; i++)
-                        sums[r] = __builtin_fmaf(W::element(loads[r][u], i), a[i / 4][i % 4], sums[r]);
+                for (u32 r = 0; r < ROWS; r++)
+                    sums[r] = group_sum(sums[r], lanes);
+                job.finish(turn, sums);
+                sums[0] = sums[1] = 0.0f;
+                base = 0;
+                turn++;
             }
         }
     }
-    // Fewer than LEN ≤ 8 elements are left, at most one a lane.
-    u32 rest = units * W::LEN + lane;
-    if (rest < k)
-        for (u32 r = 0; r < ROWS; r++)
-            sums[r] = __builtin_fmaf(W::at(w[r], rest), x[rest], sums[r]);
-    for (u32 r = 0; r < ROWS; r++)
-        sums[r] = group_sum(sums[r], lanes);
 }
 
-template <class W> DEVICE void dots(const u8* const (&w)[ROWS], const void* x, u32 k, f32 (&sums)[ROWS]) {
-    if constexpr (W::FLOAT)
-        dot_float_rows<W>(w, x, k, sums);
-    else
-        dot_rows<W>(w, x, k, sums);
+// Of `count` things an even share, in a run of its own: where this block's begins, and how many it has.
+DEVICE u32 share(u32 count, u32& mine) {
+    u32 each = count / blocks_x(), more = count - each * blocks_x(), block = block_x();
+    mine = each + (block < more);
+    return block * each + minimum(block, more);
 }
 
-// y [n] = w [n, k] · x (+ residual [n]). Groups past the end repeat the last row and store nothing: no thread leaves
-// before the barriers.
-template <class W>
-DEVICE void gemv(const void* x, const u8* w, u32 w_stride, const f32* residual, f32* y, u32 n, u32 k) {
-    u32 first = (block_x() * threads_y() + thread_y()) * ROWS;
-    const u8* rows[ROWS];
-    for (u32 r = 0; r < ROWS; r++)
-        rows[r] = row_of(w, w_stride, minimum(first + r, n - 1));
-    f32 sums[ROWS];
-    dots<W>(rows, x, k, sums);
-    if (thread_x() == 0)
-        for (u32 r = 0; r < ROWS; r++)
-            if (first + r < n)
-                y[first + r] = residual ? sums[r] + residual[first + r] : sums[r];
+// Turns until every one of `count` rows or pairs from this block's first on has a group.
+DEVICE u32 turns_for(u32 count, bool block) {
+    u32 groups = threads_y();
+    // In a wave of several groups the first has the most to do.
+    u32 first = block ? 0 : thread_y() / (WAVE / threads_x()) * (WAVE / threads_x());
+    return count > first ? (count - first + groups - 1) / groups : 0;
 }
 
-// Three matrices of one type and width over the same x: their groups one after the other. n1 and n2 may be 0.
-template <class W>
-DEVICE void gemv3(const void* x, const u8* w0, f32* y0, u32 n0, const u8* w1, f32* y1, u32 n1, const u8* w2, f32* y2,
-                  u32 n2, u32 w_stride, u32 k) {
-    u32 group = block_x() * threads_y() + thread_y();
-    u32 groups0 = (n0 + ROWS - 1) / ROWS, groups1 = (n1 + ROWS - 1) / ROWS, groups2 = (n2 + ROWS - 1) / ROWS;
-    const u8* w = w0;
-    f32* y = y0;
-    u32 n = n0, first = group;
-    if (group >= groups0 && group < groups0 + groups1) {
-        w = w1, y = y1, n = n1;
-        first = group - groups0;
-    } else if (group >= groups0 + groups1 && group < groups0 + groups1 + groups2) {
-        w = w2, y = y2, n = n2;
-        first = group - groups0 - groups1;
+// ---- Up to three matrices of one type and width over the same x, their pairs of rows one after the other ----
+
+struct Product {
+    const u8* w;
+    f32* y;
+    u32 n;
+};
+
+struct PlainJob {
+    Product products[3];
+    const f32* residual;  // [n] of the first matrix, or null
+    u32 stride;           // bytes of a row
+    u32 first, count;     // pairs of this block
+    f32 added[ROWS];      // of the first turn, on the way while it is computed
+
+    // The pair's matrix, and its first row in there.
+    DEVICE_MEMBER Product find(u32 pair, u32& row) const {
+        u32 pairs0 = (products[0].n + 1) / 2, pairs1 = (products[1].n + 1) / 2;
+        Product found = products[0];
+        if (pair >= pairs0 + pairs1) {
+            found = products[2];
+            pair -= pairs0 + pairs1;
+        } else if (pair >= pairs0) {
+            found = products[1];
+            pair -= pairs0;
+        }
+        row = 2 * pair;
+        return found;
     }
-    first *= ROWS;
-    const u8* rows[ROWS];
-    for (u32 r = 0; r < ROWS; r++)
-        rows[r] = row_of(w, w_stride, minimum(first + r, n - 1));
-    f32 sums[ROWS];
-    dots<W>(rows, x, k, sums);
-    // Groups past the last matrix have fallen back to the first, whose end they lie past.
-    if (thread_x() == 0)
+    DEVICE_MEMBER u32 turns(bool block) const { return turns_for(count, block); }
+    DEVICE_MEMBER void rows(u32 turn, const u8* (&w)[ROWS]) const {
+        // Groups past the end repeat the last pair, and the last row of an odd matrix is a pair of itself.
+        u32 row, pair = minimum(turn * threads_y() + thread_y(), count - 1);
+        Product of = find(first + pair, row);
+        w[0] = row_of(of.w, stride, row);
+        w[1] = row_of(of.w, stride, minimum(row + 1, of.n - 1));
+    }
+    DEVICE_MEMBER void hint(u32 turn, u32 bytes) const {
+        const u8* w[ROWS];
+        rows(turn, w);
+        prefetch(w[0], bytes);
+        prefetch(w[1], bytes);
+    }
+    DEVICE_MEMBER void begin() {
+        u32 row = 2 * (first + minimum(thread_y(), count - 1)), last = products[0].n - 1;
         for (u32 r = 0; r < ROWS; r++)
-            if (first + r < n)
-                y[first + r] = sums[r];
-}
+            added[r] = residual ? residual[minimum(row + r, last)] : 0.0f;
+    }
+    DEVICE_MEMBER void finish(u32 turn, const f32 (&sums)[ROWS]) const {
+        u32 row, pair = turn * threads_y() + thread_y();
+        if (thread_x() != 0 || pair >= count)
+            return;
+        Product of = find(first + pair, row);
+        for (u32 r = 0; r < ROWS; r++)
+            if (row + r < of.n) {
+                f32 more = turn == 0 || !residual ? added[r] : residual[row + r];
+                of.y[row + r] = residual ? sums[r] + more : sums[r];
+            }
+    }
+};
 
-// y [n] = activation(gate [n, k] · x) · (up [n, k] · x).
+// y_i [n_i] = w_i [n_i, k] · x (+ residual [n0] to the first). Matrices after the first may have no rows.
 template <class W>
-DEVICE void gated_gemv(const void* x, const u8* gate, const u8* up, u32 w_stride, f32* y, u32 n, u32 k, u32 activation) {
-    u32 row = block_x() * threads_y() + thread_y(), from = minimum(row, n - 1);
-    const u8* rows[ROWS] = {row_of(gate, w_stride, from), row_of(up, w_stride, from)};
-    f32 sums[ROWS];
-    dots<W>(rows, x, k, sums);
-    if (thread_x() == 0 && row < n)
-        y[row] = activated(sums[0], activation) * sums[1];
+DEVICE void gemv(const Source& source, const Product (&products)[3], u32 w_stride, const f32* residual, u32 hinted) {
+    u32 pairs = 0;
+    PlainJob job;
+    for (u32 i = 0; i < 3; i++) {
+        job.products[i] = products[i];
+        pairs += (products[i].n + 1) / 2;
+    }
+    job.residual = residual;
+    job.added[0] = job.added[1] = 0.0f;
+    job.stride = w_stride;
+    job.first = share(pairs, job.count);
+    // The launch has at most as many blocks as pairs: there is always one.
+    run<W>(job, source, hinted);
 }
 
-// x is one row of blocks for quantised types, of f32 for floats. The step and strides of single rows are not used.
+// ---- y [n] = activation(gate [n, k] · x) · (up [n, k] · x), as f32 or as blocks ----
+
+// Groups that a block has at most: one a row of a run.
+CONSTANT u32 GROUPS = THREADS / 8;
+static_assert(GROUPS == 32, "a turn is at most one block of activations");
+
+struct GatedJob {
+    const u8* gate;
+    const u8* up;
+    void* y;
+    u32 stride, n, activation;
+    bool quantize;      // y is blocks: a block of threads then has whole runs of 32 rows
+    u32 first, count;   // rows of this block of threads; past n there are none
+    f32 (*made)[GROUPS];  // [2]: results of a run of 32 rows
+
+    DEVICE_MEMBER void begin() {}
+    DEVICE_MEMBER u32 turns(bool block) const { return turns_for(count, block || quantize); }
+    DEVICE_MEMBER void rows(u32 turn, const u8* (&w)[ROWS]) const {
+        u32 row = minimum(first + turn * threads_y() + thread_y(), n - 1);
+        w[0] = row_of(gate, stride, row);
+        w[1] = row_of(up, stride, row);
+    }
+    DEVICE_MEMBER void hint(u32 turn, u32 bytes) const {
+        const u8* w[ROWS];
+        rows(turn, w);
+        prefetch(w[0], bytes);
+        prefetch(w[1], bytes);
+    }
+    DEVICE_MEMBER void finish(u32 turn, const f32 (&sums)[ROWS]) {
+        u32 at = turn * threads_y() + thread_y(), row = first + at;
+        bool stores = thread_x() == 0 && at < count;
+        f32 value = stores && row < n ? activated(sums[0], activation) * sums[1] : 0.0f;
+        if (!quantize) {
+            if (stores && row < n)
+                ((f32*)y)[row] = value;
+            return;
+        }
+        // Results of two runs have room, so that one barrier is enough: before a run is written again, all threads have
+        // passed the barrier after the run between.
+        u32 end = (turn + 1) * threads_y(), run = (end - 1) / 32;
+        f32* results = made[run & 1];
+        if (thread_x() == 0)
+            results[at % 32] = value;
+        if (end % 32 != 0)
+            return;
+        // The results of the run are complete.
+        barrier();
+        // One wave rounds: its first 8 lanes have the values, the others shuffle along.
+        u32 thread = thread_y() * threads_x() + thread_x();
+        if (thread < WAVE)
+            quantize_block(*(const f32x4*)(results + 4 * (thread % 8)), (Block*)y + first / 32 + run, thread < 8);
+    }
+};
+
+template <class W>
+DEVICE void gated_gemv(const Source& source, const u8* gate, const u8* up, u32 w_stride, void* y, u32 n, u32 activation,
+                       bool quantize, u32 hinted) {
+    SHARED static f32 made[2][GROUPS] __attribute__((aligned(16)));
+    GatedJob job;
+    job.gate = gate, job.up = up, job.y = y, job.stride = w_stride, job.n = n, job.activation = activation;
+    job.quantize = quantize, job.made = made;
+    u32 unit = quantize ? 32 : 1, units = (n + unit - 1) / unit;
+    job.first = share(units, job.count) * unit;
+    job.count *= unit;
+    run<W>(job, source, hinted);
+}
+
+// x is one row of blocks for quantised types, of f32 for floats; with `norm` it is f32 and normalised first. Rows that
+// do not fit in LDS at once are never normalised here (src/pass/norm.rs). The step is not used.
 #define GEMV_KERNELS(name, Type)                                                                                       \
-    GLOBAL THREADS_AT_MOST(THREADS) void gemv_##name(const Step*, const void* x, u32, const u8* w, u32 w_stride,       \
-                                                     const f32* residual, u32, f32* y, u32, u32 n, u32 k) {            \
-        gemv<Type>(x, w, w_stride, residual, y, n, k);                                                                 \
+    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gemv_##name(const Step*, const void* x, const f32* norm, f32 eps, u32 k,      \
+                                                     const u8* w0, f32* y0, u32 n0, const u8* w1, f32* y1, u32 n1,     \
+                                                     const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, \
+                                                     u32 hinted) {                                                     \
+        const Product products[3] = {{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}};                                        \
+        gemv<Type>(Source{x, norm, eps, k}, products, w_stride, residual, hinted);                                     \
     }                                                                                                                  \
-    GLOBAL THREADS_AT_MOST(THREADS) void gemv3_##name(const Step*, const void* x, u32, const u8* w0, f32* y0, u32 n0,  \
-                                                      const u8* w1, f32* y1, u32 n1, const u8* w2, f32* y2, u32 n2,    \
-                                                      u32 w_stride, u32 k) {                                           \
-        gemv3<Type>(x, w0, y0, n0, w1, y1, n1, w2, y2, n2, w_stride, k);                                               \
-    }                                                                                                                  \
-    GLOBAL THREADS_AT_MOST(THREADS) void gated_gemv_##name(const Step*, const void* x, u32, const u8* gate,            \
-                                                           const u8* up, u32 w_stride, f32* y, u32, u32 n, u32 k,      \
-                                                           u32 activation) {                                           \
-        gated_gemv<Type>(x, gate, up, w_stride, y, n, k, activation);                                                  \
+    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gated_gemv_##name(const Step*, const void* x, const f32* norm, f32 eps, u32 k, \
+                                                           const u8* gate, const u8* up, u32 w_stride, void* y, u32 n, \
+                                                           u32 activation, u32 quantize, u32 hinted) {                 \
+        gated_gemv<Type>(Source{x, norm, eps, k}, gate, up, w_stride, y, n, activation, quantize != 0, hinted);        \
     }
 
 EACH_QUANTIZED(GEMV_KERNELS)
 EACH_FLOAT(GEMV_KERNELS)
+
+}  // namespace one_row

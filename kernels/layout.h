@@ -10,6 +10,12 @@
 #pragma once
 #include "block.h"
 
+// Bytes of each of two rows that a lane of a GEMV has on the way. NVIDIA's registers hold no more of nibbles and pairs if
+// three blocks are to fit on an SM, of which one is the next launch's (gemv.hip); hints to L2 run ahead of them there.
+// Types of more bits take longer, and gain less from overlapping than from bytes in flight.
+CONSTANT u32 IN_FLIGHT = 64;
+CONSTANT u32 IN_FLIGHT_NIBBLES = NVIDIA ? 32 : 64;
+
 enum Codes { NIBBLES, BYTES, PAIRS };
 
 // Where the planes of a row of `blocks` blocks of 32 begin, in bytes.
@@ -26,6 +32,13 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     CONSTANT bool SIGNED = SIGNED_;
     CONSTANT i32 OFFSET = OFFSET_;
     CONSTANT bool FLOAT = false;
+    // Elements of a unit, 16-byte pieces of activations that one takes, and units of a row a lane has in flight.
+    CONSTANT u32 LEN = 32;
+    CONSTANT u32 PIECES = sizeof(Block) / 16;
+    CONSTANT u32 AHEAD = CODES == BYTES ? IN_FLIGHT / 32 : IN_FLIGHT_NIBBLES / 16;
+    // What NVIDIA's registers allow (gemv.hip): pieces of a row that a thread keeps while it is normalised, and blocks.
+    CONSTANT u32 KEPT = !NVIDIA ? 4 : HIGH || SUB ? 1 : 2;
+    CONSTANT u32 RESIDENT = CODES == BYTES || (HIGH && SUB == 32) ? 2 : 3;
     CONSTANT u32 CODE_BYTES = CODES == NIBBLES ? 16 : CODES == BYTES ? 32 : 8;
     CONSTANT u32 HIGH_BYTES = 4 * HIGH;
     // Where the high bits go in a code.
@@ -113,6 +126,10 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
         return codes;
     }
 
+    // A block of activations in LDS.
+    typedef Activation Input;
+    MEMBER Activation input(const u32x4* at) { return load_activation(at); }
+
     // Σ weight · x over a block. Integers stay exact up to one conversion: the largest sum, of Q6_K, is
     // 128 · 32 · 16256 · 32 < 2³¹.
     MEMBER f32 dot(const Fragment& f, const Activation& x) {
@@ -180,6 +197,10 @@ template <u32 KIND> struct Float {
     CONSTANT bool FLOAT = true;
     CONSTANT u32 LEN = KIND == 32 ? 4 : 8;
     CONSTANT u32 BYTES = 16 / LEN;
+    CONSTANT u32 PIECES = LEN / 4;
+    CONSTANT u32 KEPT = NVIDIA ? 2 : 4;
+    CONSTANT u32 RESIDENT = 2;
+    CONSTANT u32 AHEAD = IN_FLIGHT / 16;
     // Whether one f16 holds a weight, once scaled: all but f32's 24 bits.
     CONSTANT bool NARROW = KIND != 32;
 
@@ -191,6 +212,32 @@ template <u32 KIND> struct Float {
             return (f32)__builtin_bit_cast(f16x8, v)[i];
         else
             return float_of(i & 1 ? v[i >> 1] & 0xffff0000u : v[i >> 1] << 16);
+    }
+
+    MEMBER Planes planes(u32) { return Planes{}; }
+
+    struct Fragment {
+        u32x4 v;
+    };
+    MEMBER Fragment load(const u8* row, const Planes&, u32 unit) { return Fragment{load_streamed(row + 16 * unit)}; }
+
+    // LEN activations in LDS.
+    struct Input {
+        f32x4 v[PIECES];
+    };
+    MEMBER Input input(const u32x4* at) {
+        Input x;
+#pragma unroll
+        for (u32 i = 0; i < PIECES; i++)
+            x.v[i] = __builtin_bit_cast(f32x4, whole(at[i]));
+        return x;
+    }
+    MEMBER f32 dot(const Fragment& f, const Input& x) {
+        f32 sum = 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < LEN; i++)
+            sum = __builtin_fmaf(element(f.v, i), x.v[i / 4][i % 4], sum);
+        return sum;
     }
 
     // Element i of a row.

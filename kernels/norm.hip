@@ -1,47 +1,22 @@
 // Root-mean-square normalisation, y = x · w / √(mean(x²) + eps), and rounding to blocks: src/cpu/norm.rs's twins.
-#include "block.h"
+#include "norm.h"
 #include "step.h"
-
-// Σ v over the block, the same in all threads. Waves leave their sums in LDS.
-DEVICE f64 block_sum(f64 v) {
-    SHARED static f64 waves[1024 / 32];
-    for (u32 mask = 1; mask < WAVE; mask <<= 1)
-        v += shuffle_xor(v, mask);
-    u32 count = threads_x() / WAVE, lane = thread_x() % WAVE;
-    if (thread_x() % WAVE == 0)
-        waves[thread_x() / WAVE] = v;
-    // The sums of all waves are in LDS before any is read. It is written once a launch, so nothing waits afterwards.
-    barrier();
-    // A power of two. Sums of pairs are the same from both sides, so that all threads get the same bits.
-    f64 sum = waves[lane & (count - 1)];
-    for (u32 mask = 1; mask < count; mask <<= 1)
-        sum += shuffle_xor(sum, mask);
-    return sum;
-}
 
 // 1 / √(mean(x²) + eps) of x [n], summed in f64: one sum that a whole row depends on. `first` is the four elements that
 // this thread uses next, so that a row of up to four a thread is read once.
 DEVICE f32 inverse_rms(const f32* x, u32 n, f32 eps, f32x4& first) {
-    f64 sum = 0.0;
     first = load4(x, 4 * thread_x(), n);
-    for (u32 j = 0; j < 4; j++)
-        sum += (f64)first[j] * first[j];
-    for (u32 i = 4 * (thread_x() + threads_x()); i < n; i += 4 * threads_x()) {
-        f32x4 v = load4(x, i, n);
-        for (u32 j = 0; j < 4; j++)
-            sum += (f64)v[j] * v[j];
-    }
-    f64 mean = block_sum(sum) / (f64)n;
-    return (f32)(1.0 / __builtin_sqrt(mean + (f64)eps));
+    f64 sum = add_squares(0.0, first);
+    for (u32 i = 4 * (thread_x() + threads_x()); i < n; i += 4 * threads_x())
+        sum = add_squares(sum, load4(x, i, n));
+    return inverse_rms(sum, n, eps, thread_x(), threads_x());
 }
-
-// Four columns of the normalised row: two roundings, as on the CPU.
-DEVICE f32x4 normalised(f32x4 v, f32x4 w, f32 scale) { return v * scale * w; }
 
 // y [rows, cols]: `groups` groups of n = cols / groups columns, each normalised with the same w [n]. A block a row
 // (block_y) and group (block_x). n is a multiple of 4 where there is more than one group.
 GLOBAL THREADS_AT_MOST(1024) void rms_norm(const Step* step, const f32* x, u32 x_stride, const f32* w, f32 eps, f32* y,
                                            u32 y_stride, u32 cols, u32 groups, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), n = cols / groups;
     // The whole block leaves, before its barrier.
     if (r >= live_rows(step, rows))
@@ -63,6 +38,7 @@ GLOBAL THREADS_AT_MOST(1024) void rms_norm(const Step* step, const f32* x, u32 x
 // y [rows, ⌈cols / 32⌉] blocks. A block of threads a row.
 GLOBAL THREADS_AT_MOST(1024) void rms_norm_quantize(const Step* step, const f32* x, u32 x_stride, const f32* w, f32 eps,
                                                     Block* y, u32 y_stride, u32 cols, u32 rows) {
+    begin_in_turn();
     u32 r = block_y();
     // The whole block leaves, before its barrier.
     if (r >= live_rows(step, rows))
@@ -86,6 +62,7 @@ GLOBAL THREADS_AT_MOST(1024) void rms_norm_quantize(const Step* step, const f32*
 // y [rows, ⌈cols / 32⌉] blocks = x [rows, cols]. A thread four columns.
 GLOBAL THREADS_AT_MOST(256) void quantize(const Step* step, const f32* x, u32 x_stride, Block* y, u32 y_stride, u32 cols,
                                           u32 rows) {
+    begin_in_turn();
     u32 r = block_y();
     if (r >= live_rows(step, rows))
         return;

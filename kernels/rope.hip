@@ -1,4 +1,5 @@
 // Rotary position embedding and the K/V cache: src/cpu/rope.rs's and kv.rs's twins.
+#include "rope.h"
 #include "step.h"
 
 // ---- The table: f64 by our own polynomials, since no device library is linked ----
@@ -56,6 +57,7 @@ DEVICE void turn(f64 x, f32& cosine, f32& sine) {
 // scale_i is position_scale, but for what YaRN spares: `keep` of pairs up to `first`, nothing from `last` on.
 GLOBAL THREADS_AT_MOST(64) void rope_table(const Step* step, const f32* factors, f32* y, u32 y_stride, u32 dims, f64 base,
                                            f64 position_scale, f64 first, f64 last, f64 keep, f32 magnitude, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), i = block_x() * threads_x() + thread_x();
     if (r >= live_rows(step, rows) || i >= dims / 2)
         return;
@@ -71,42 +73,12 @@ GLOBAL THREADS_AT_MOST(64) void rope_table(const Step* step, const f32* factors,
     pair[1] *= magnitude;
 }
 
-// ---- Turning, a thread a pair ----
-
-struct Pair {
-    u32 a, b;  // columns in the head
-    f32 x, y;  // their values
-};
-
-// Pair `i` of a head of D elements, the first `dims` of which turn by table [dims / 2][2]. `style` 0: pairs are
-// neighbours; 1: halves of the turning part apart. Contraction is off: K's f16 are then the CPU's to the bit.
-DEVICE Pair turned(const f32* head, const f32* table, u32 i, u32 dims, u32 style) {
-#pragma clang fp contract(off)
-    Pair p;
-    if (i >= dims / 2) {
-        p.a = 2 * i, p.b = 2 * i + 1;
-        p.x = head[p.a], p.y = head[p.b];
-        return p;
-    }
-    p.a = style ? i : 2 * i;
-    p.b = style ? i + dims / 2 : 2 * i + 1;
-    f32 cosine = table[2 * i], sine = table[2 * i + 1], a = head[p.a], b = head[p.b];
-    p.x = a * cosine - b * sine;
-    p.y = a * sine + b * cosine;
-    return p;
-}
-
-// Where head g's row of a cache [G, S, D] begins for this position.
-DEVICE f16* cache_row(f16* cache, u32 g, u32 position, u32 S, u32 D) { return cache + ((u64)g * S + position) * D; }
-
-DEVICE void store_halves(f16* row, const Pair& p) {
-    row[p.a] = (f16)p.x;
-    row[p.b] = (f16)p.y;
-}
+// ---- Turning, a thread a pair (rope.h) ----
 
 // y [rows, heads · D] = x turned by table [rows][dims / 2][2].
 GLOBAL THREADS_AT_MOST(256) void rope(const Step* step, const f32* x, u32 x_stride, const f32* table, u32 t_stride, f32* y,
                                       u32 y_stride, u32 heads, u32 D, u32 dims, u32 style, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), pair = block_x() * threads_x() + thread_x(), pairs = D / 2, head = pair / pairs;
     if (r >= live_rows(step, rows) || head >= heads)
         return;
@@ -119,6 +91,7 @@ GLOBAL THREADS_AT_MOST(256) void rope(const Step* step, const f32* x, u32 x_stri
 // Rows of k and v [rows, G · D] into the caches kc and vc [G, S, D] at the step's position and after.
 GLOBAL THREADS_AT_MOST(256) void kv_append(const Step* step, const f32* k, u32 k_stride, const f32* v, u32 v_stride,
                                            f16* kc, f16* vc, u32 G, u32 D, u32 S, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), pair = block_x() * threads_x() + thread_x(), pairs = D / 2, head = pair / pairs;
     u32 position = step->position + r;
     if (r >= live_rows(step, rows) || head >= 2 * G || position >= S)
@@ -134,6 +107,7 @@ GLOBAL THREADS_AT_MOST(256) void rope_append(const Step* step, const f32* q, u32
                                              const f32* v, u32 v_stride, const f32* table, u32 t_stride, f32* y,
                                              u32 y_stride, f16* kc, f16* vc, u32 H, u32 G, u32 D, u32 dims, u32 style,
                                              u32 S, u32 rows) {
+    begin_in_turn();
     u32 r = block_y(), pair = block_x() * threads_x() + thread_x(), pairs = D / 2, head = pair / pairs, i = pair % pairs;
     u32 position = step->position + r;
     if (r >= live_rows(step, rows) || head >= H + 2 * G || position >= S)

@@ -63,6 +63,7 @@ GLOBAL THREADS_AT_MOST(64) void step_set(Step* step, u32 position, u32 token, u3
 // Copies the step from pinned host memory, written before the replay was launched, to device memory: a kernel, because
 // memory nodes in a recording have read stale values. `volatile`: no earlier replay's cached words.
 GLOBAL THREADS_AT_MOST(64) void step_fetch(const volatile u32* host, u32* device, u32 rows, u32* history) {
+    begin_in_turn();
     u32 head = sizeof(Step) / 4, position = host[0], live = host[1];
     for (u32 i = thread_x(); i < head + rows; i += threads_x()) {
         u32 word = host[i];
@@ -165,6 +166,7 @@ struct First {
 // A wave a CHUNK of logits [n]: penalises what occurred lately, and finds the first token and the first bad logit.
 GLOBAL THREADS_AT_MOST(256) void sample_scan(const Step* step, u32 rows, const f32* logits, u32 n, const Rule* rule,
                                              const u32* history, f32* scores, First* firsts) {
+    begin_in_turn();
     SHARED static u32 recent[BLOCK / 32];
     u32 base = block_x() * BLOCK, i = base + 4 * thread_x();
     f32x4 v = load4(logits, i, n);
@@ -282,9 +284,9 @@ DEVICE void empty(Choice& choice) {
 }
 
 // The bin that holds the last token of the shortest prefix that reaches `target`, which is above `before` and at most
-// that and all bins together: c.bin, with what comes before it in c.before and, of tokens, in c.listed;
-// c.upto tokens with it. With `fraction` the target is that share of all. It is returned, at least 1, since the first
-// token always survives.
+// that and all bins together: choice.bin, with what comes before it in choice.before and, of tokens, in choice.listed;
+// choice.upto are the tokens with it. With `fraction` the target is that share of all. It is returned, at least 1, since
+// the first token always survives.
 DEVICE u64 cross(Choice& choice, u64 before, u32 count_before, bool by_weight, bool fraction, u64 target) {
     // All bins are full before they are summed.
     barrier();
@@ -485,6 +487,7 @@ DEVICE void draw_all(Choice& choice, const Rule* rule, const f32* scores, u32 n,
 GLOBAL THREADS_AT_MOST(1024) void sample_choose(const Step* step, u32 rows, const f32* scores, u32 n, const Rule* rule,
                                                 const First* firsts, u32 chunks, Step* next, u32* history, u32 context,
                                                 volatile u32x4* ring) {
+    begin_in_turn();
     SHARED static Choice choice;
     u32 t = thread_x();
     bool greedy = rule->flags & GREEDY;

@@ -12,6 +12,7 @@ DEVICE u32 first_column(const Step* step, u32 cols, u32 rows) {
 // y = activation(gate) · up.
 GLOBAL THREADS_AT_MOST(256) void gated_mul(const Step* step, const f32* gate, u32 gate_stride, const f32* up,
                                            u32 up_stride, f32* y, u32 y_stride, u32 cols, u32 activation, u32 rows) {
+    begin_in_turn();
     u32 i = first_column(step, cols, rows), r = block_y();
     if (i >= cols)
         return;
@@ -24,6 +25,7 @@ GLOBAL THREADS_AT_MOST(256) void gated_mul(const Step* step, const f32* gate, u3
 // y = a + b.
 GLOBAL THREADS_AT_MOST(256) void add(const Step* step, const f32* a, u32 a_stride, const f32* b, u32 b_stride, f32* y,
                                      u32 y_stride, u32 cols, u32 rows) {
+    begin_in_turn();
     u32 i = first_column(step, cols, rows), r = block_y();
     if (i < cols)
         store4(row_of(y, y_stride, r), i, cols,
@@ -33,6 +35,7 @@ GLOBAL THREADS_AT_MOST(256) void add(const Step* step, const f32* a, u32 a_strid
 // y = x + bias [cols].
 GLOBAL THREADS_AT_MOST(256) void add_bias(const Step* step, const f32* x, u32 x_stride, const f32* bias, f32* y,
                                           u32 y_stride, u32 cols, u32 rows) {
+    begin_in_turn();
     u32 i = first_column(step, cols, rows), r = block_y();
     if (i < cols)
         store4(row_of(y, y_stride, r), i, cols, load4(row_of(x, x_stride, r), i, cols) + load4(bias, i, cols));
@@ -41,6 +44,7 @@ GLOBAL THREADS_AT_MOST(256) void add_bias(const Step* step, const f32* x, u32 x_
 // y = x · by.
 GLOBAL THREADS_AT_MOST(256) void scale(const Step* step, const f32* x, u32 x_stride, f32 by, f32* y, u32 y_stride,
                                        u32 cols, u32 rows) {
+    begin_in_turn();
     u32 i = first_column(step, cols, rows), r = block_y();
     if (i < cols)
         store4(row_of(y, y_stride, r), i, cols, load4(row_of(x, x_stride, r), i, cols) * by);

@@ -2,8 +2,8 @@
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// What is embedded: `gfx…` are exact; `sm_80` is PTX, good for that and everything after it. Empty when the program
-/// was built without a suitable clang.
+/// What is embedded: `gfx…` are exact; `sm_…` are PTX, good for that and everything after it, the newest first. Empty
+/// when the program was built without a suitable clang.
 pub const ARCHS: &[&str] = EMBEDDED;
 
 /// Why some or all architectures are missing, as the build found; a sentence to go after "GPU kernels:".
@@ -22,6 +22,16 @@ pub fn code_object(arch: &str) -> Option<&'static [u8]> {
     let found = OBJECTS.iter().find(|(name, _)| embedded(name))?;
     Some(found.1)
 }
+
+/// Whether launches on a device that calls itself `arch` can begin before their predecessors have finished: the kernels
+/// it gets have been compiled to wait for them.
+pub fn overlaps(arch: &str) -> bool {
+    let bare = arch.split(':').next().unwrap_or(arch);
+    compute_capability(bare).is_some_and(|has| has >= OVERLAP_FROM)
+}
+
+/// The first compute capability with programmatic dependent launches.
+const OVERLAP_FROM: u32 = 90;
 
 /// 90 of `sm_90` and of `sm_90a`.
 fn compute_capability(arch: &str) -> Option<u32> {
@@ -50,9 +60,17 @@ mod tests {
             );
             return;
         }
-        let ptx = code_object("sm_90a").expect("PTX runs on every later device");
-        assert_eq!(code_object("sm_80").map(<[u8]>::as_ptr), Some(ptx.as_ptr()));
-        assert!(ptx.ends_with(b"\0") && ptx.windows(14).any(|w| w == b".target sm_80\n"));
+        let ptx = |arch: &str| code_object(arch).expect("PTX runs on every later device");
+        for (arch, target) in [
+            ("sm_80", b".target sm_80\n"),
+            ("sm_89", b".target sm_80\n"),
+            ("sm_90a", b".target sm_90\n"),
+            ("sm_120", b".target sm_90\n"),
+        ] {
+            let ptx = ptx(arch);
+            assert!(ptx.ends_with(b"\0") && ptx.windows(14).any(|w| w == target));
+            assert_eq!(overlaps(arch), target == b".target sm_90\n");
+        }
         if ARCHS.contains(&"gfx942") {
             let object = code_object("gfx942:sramecc+:xnack-").expect("features are any");
             assert!(object.starts_with(b"\x7fELF"));

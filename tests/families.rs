@@ -8,19 +8,10 @@ mod support;
 
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
-use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
-use std::path::Path;
 use support::family::{Family, families};
-
-fn open(family: &Family) -> Model {
-    let bytes = family.gguf(DType::F32);
-    let checkpoint = Checkpoint::from_bytes(Path::new(family.name), bytes);
-    Model::from_checkpoint(checkpoint.unwrap_or_else(|e| panic!("{e}")), None)
-        .unwrap_or_else(|e| panic!("{e}"))
-}
 
 fn session(model: &Model, logits: Logits, isa: Isa) -> Session {
     let options = SessionOptions {
@@ -56,7 +47,7 @@ fn run(family: &Family, session: &mut Session, parts: &[usize]) -> f64 {
 #[test]
 fn logits_are_those_of_transformers() {
     for family in families() {
-        let model = open(&family);
+        let model = family.model(DType::F32);
         let mut widest = 0.0f64;
         for isa in Isa::available() {
             let mut each = session(&model, Logits::All, isa);
@@ -87,7 +78,7 @@ fn every_special_key_matters() {
         for key in family.keys().filter(|key| special(key)) {
             let mut changed = family.clone();
             changed.disturb(key);
-            let model = open(&changed);
+            let model = changed.model(DType::F32);
             let mut session = session(&model, Logits::All, Isa::detect());
             let mut apart = 0.0f64;
             let each = &mut |index, logits: &[f32]| {

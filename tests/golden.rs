@@ -113,7 +113,8 @@ fn llama_on_a_gpu() {
         };
         let wave = 64;
         let step = compile(&model, &arena, extent, Target::Gpu { wave }).expect("the toy compiles");
-        let launches = gpu::lower(&step.program, wave).expect("heads of 16");
+        let launches =
+            gpu::lower(&step.program, &gpu::Hardware::typical(wave)).expect("heads of 16");
         let text = format!("{}\n{}", step.program.text(), gpu::text(&launches));
         compare(&format!("llama.{kind}.program.txt"), &text);
     }

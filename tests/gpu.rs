@@ -19,8 +19,17 @@ use std::process::ExitCode;
 const TESTS: &[gpu::runner::Test<Found>] = &[
     ("every_launch_of_a_step_agrees", gpu::twins::steps),
     ("every_launch_of_a_chunk_agrees", gpu::twins::chunks),
+    ("every_launch_of_a_family_agrees", gpu::twins::families),
+    (
+        "logits_of_families_are_those_of_transformers",
+        gpu::sessions::families,
+    ),
     ("what_was_captured_is_the_program", gpu::twins::captured),
     ("logits_agree_with_the_oracle", gpu::sessions::oracle),
+    (
+        "q8_0_cache_agrees_with_the_oracle",
+        gpu::sessions::q8_0_cache,
+    ),
     (
         "replay_is_eager_bit_for_bit",
         gpu::sessions::replay_is_eager,

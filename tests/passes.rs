@@ -40,7 +40,9 @@ fn check(rng: &mut Rng, graph: &Graph<'_>, rows: usize, context: usize, what: &s
         } else {
             Gates::Any
         },
-        gated_quantizes: !gpu,
+        gated_quantizes: rng.below(2) == 0,
+        norm_cols: if gpu { 1 << rng.below(8) } else { 0 },
+        attention_blocks: gpu.then(|| 1 + rng.below(20) as u32),
         half_rows: None,
     };
     let (optimised, reports) = optimise(graph.clone(), options)

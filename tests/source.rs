@@ -294,7 +294,7 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], sent: usize) -> st
     let found = files
         .iter()
         .find(|(name, _)| path.contains(&format!("/owner/repo/resolve/main/{name} ")));
-    let Some((_, content)) = found else {
+    let Some((name, content)) = found else {
         return stream.write_all(
             b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         );
@@ -306,7 +306,7 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], sent: usize) -> st
         (content.len(), sent.min(content.len()))
     };
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\netag: \"tag\"\r\nx-repo-commit: abc\r\ncontent-length: {announced}\r\n\
+        "HTTP/1.1 206 Partial Content\r\netag: \"tag-of-{name}\"\r\nx-repo-commit: abc\r\ncontent-length: {announced}\r\n\
          content-range: bytes 0-{}/{}\r\nconnection: close\r\n\r\n",
         announced - 1,
         content.len()
@@ -381,6 +381,7 @@ fn a_hub_folder_is_downloaded_whole_or_not_at_all() {
     };
     run("http://127.0.0.1:9").expect(3, &["Hugging Face owner/repo"]);
     run(&hub_of(files.clone(), 10_000)).expect(3, &["Hugging Face owner/repo"]);
+    std::fs::remove_dir_all(bench.path("cache")).unwrap();
     let whole = hub_of(files.clone(), usize::MAX);
     let info = run(&whole).expect(0, &[]).json();
     assert_eq!(info["runs"], true, "{info}");

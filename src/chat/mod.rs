@@ -1,7 +1,7 @@
 //! Conversations: a model's chat template, and what it makes of a list of messages.
 //!
 //! A [`Template`] is the Jinja program that came with a model (`tokenizer.chat_template`), one of the [`built_in`] ones,
-//! or a file. It renders messages as Hugging Face's `apply_chat_template` does (`tests/chat.rs` compares them). A
+//! or a file. It renders messages as Hugging Face's `apply_chat_template` does (`tests/chat/renderings.rs` compares them). A
 //! [`Prompter`] joins it with the model's tokenizer and turns a [`Conversation`] into tokens.
 //!
 //! # Text that looks like structure
@@ -9,12 +9,12 @@
 //! A template writes special tokens as text, `<|im_end|>` for example, and the whole rendering is tokenized at once, so
 //! that words merge across the borders of a message as they did in training. What a person typed must not become such a
 //! token. Tokenizing messages apart from the template would break those merges, and the borders are not even known after
-//! a template has trimmed, split or quoted a message. Therefore [`guard`] replaces, before rendering, the first
+//! a template has trimmed, split or quoted a message. Therefore [`guard()`] replaces, before rendering, the first
 //! character of every special token's spelling in a message by a private-use character that occurs nowhere else in the
 //! conversation or the template. It is one character for one, so the template's string functions see the same lengths
 //! and the same white space. After rendering, special tokens are cut out of the text, which the guarded spellings no
 //! longer are; then the stand-ins become what they stood for, and the pieces are encoded. The tokens are those of the
-//! plain rendering, except that no special token comes from a message (`tests/chat/injection.rs`).
+//! plain rendering, except that no special token comes from a message (`tests/chat/prompts.rs`).
 //!
 //! Where a family's marks are plain text (Llama 2's `[INST]`), no tokenizer can tell them from the same text in a
 //! message.
@@ -29,8 +29,6 @@ mod python;
 mod sampling;
 mod slide;
 mod template;
-#[cfg(test)]
-mod tests;
 
 pub use conversation::{Conversation, Message, Role, Turn};
 pub use error::ChatError;

@@ -69,7 +69,6 @@ impl Source {
 }
 
 /// A template and the tokenizer that its text is for.
-#[derive(Debug)]
 pub struct Prompter<'t> {
     tokenizer: &'t Tokenizer,
     template: Template,

@@ -102,6 +102,16 @@ pub struct SessionArgs {
     /// Launch every step anew instead of replaying the recording.
     #[arg(long)]
     pub eager: bool,
+    /// Whether a GPU's launches may begin before their predecessors have finished, where it can (NVIDIA from sm_90 on).
+    #[arg(long, value_name = "on|off")]
+    pub overlap: Option<Switch>,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 /// How a token is chosen.

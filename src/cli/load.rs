@@ -171,6 +171,7 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         prompt_precision: config.prompt_precision,
         eager: config.eager,
+        overlap: config.overlap,
         logits: wanted.logits,
         ..SessionOptions::default()
     };

@@ -206,13 +206,22 @@ impl Gated {
     /// # Safety
     /// As [`Gemm::run`].
     pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_on(self.input, worker, rows, scratch) }
+    }
+
+    /// As [`Gated::run`], with other activations.
+    ///
+    /// # Safety
+    /// As [`Gemm::run`], for `input` in place of the launch's.
+    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
         for at in worker.share(self.gate.units()) {
             // SAFETY: the caller's promise; both tiles together are `tile_bytes` long.
             unsafe {
                 let up_tile = gate_tile.add(PANELS * rows * LANES);
-                let cols = unit(&self.gate, self.input, at, rows, gate_tile, scratch.kernel);
-                unit(&self.up, self.input, at, rows, up_tile, scratch.kernel);
+                let cols = unit(&self.gate, input, at, rows, gate_tile, scratch.kernel);
+                unit(&self.up, input, at, rows, up_tile, scratch.kernel);
                 let panels = cols.div_ceil(LANES);
                 let sums = panels * rows * LANES;
                 silu::gated_mul(

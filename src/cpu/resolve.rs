@@ -1,6 +1,7 @@
 //! Launch → task: kernels by instruction set and type, addresses by offset.
 
 use super::attention::AttentionShape;
+use super::fused::{AttentionStep, Normed, Product};
 use super::gemm::{Epilogue, Gated, Gemm, Input, Segment};
 use super::gemm_f::float_kernel;
 use super::gemm_q::quantised_kernel;
@@ -90,9 +91,11 @@ pub(super) fn resolve_plain(
     let segment = |index: usize, slot: &Slot| -> Result<Segment, CpuError> {
         let matrix = weights.matrix(program, launch.weights[index]);
         let x = launch.inputs[0];
+        // A row that is normalised on the way becomes what the weight multiplies.
+        let normed = matches!(launch.op, Op::NormGemm { .. } | Op::NormGatedGemm { .. });
         let integers = match x.element {
             Element::Q15A => true,
-            Element::F32 => false,
+            Element::F32 => normed && !matrix.dtype.is_float(),
             Element::F16 => !matrix.dtype.is_float(),
         };
         let kernel = if integers {
@@ -186,6 +189,57 @@ pub(super) fn resolve_plain(
                 quantise,
             })
         }
+        Op::NormGemm { eps } => {
+            let outputs = launch.outputs.iter().enumerate();
+            let segments = outputs
+                .map(|(i, slot)| segment(i, slot))
+                .collect::<Result<Vec<_>, _>>()?;
+            let gemm = Gemm {
+                input: activations(),
+                segments,
+                epilogue: Epilogue::Store,
+            };
+            Task::Normed(normed(program, launch, buffers, eps, Product::Gemm(gemm)))
+        }
+        Op::NormGatedGemm { eps, activation } => {
+            let gated = Gated {
+                isa,
+                input: activations(),
+                gate: segment(0, &launch.outputs[0])?,
+                up: segment(1, &launch.outputs[0])?,
+                activation,
+                quantise,
+            };
+            Task::Normed(normed(program, launch, buffers, eps, Product::Gated(gated)))
+        }
+        Op::AttentionStep {
+            heads,
+            dims,
+            style,
+            scale,
+            window,
+            ..
+        } => Task::AttentionStep {
+            step,
+            attention: AttentionStep {
+                isa,
+                // Splits are for the CPU's own steps; here this length only has to be one.
+                shape: attention_shape(
+                    buffers.caches(program, launch).shape,
+                    heads,
+                    scale,
+                    window,
+                    program.context,
+                ),
+                heads,
+                dims: dims as usize,
+                style,
+                inputs: [0, 1, 2, 3].map(input),
+                y: output(0),
+                quantise,
+                caches: buffers.caches(program, launch),
+            },
+        },
         Op::AddBias => Task::AddBias {
             isa,
             x: input(0),
@@ -324,6 +378,32 @@ pub(super) fn resolve_plain(
             x: input(0),
         },
     })
+}
+
+/// A product behind the norm whose weight is the launch's last.
+fn normed(
+    program: &Program,
+    launch: &Launch,
+    buffers: &Buffers<'_>,
+    eps: f32,
+    product: Product,
+) -> Normed {
+    let segments: Vec<&Segment> = match &product {
+        Product::Gemm(gemm) => gemm.segments.iter().collect(),
+        Product::Gated(gated) => vec![&gated.gate, &gated.up],
+    };
+    let quantise = !segments[0].matrix.dtype.is_float();
+    let product_scratch_bytes = segments.iter().map(|s| s.kernel.scratch_bytes).max();
+    let (norm, shared) = (launch.weights[launch.weights.len() - 1], buffers.shared);
+    Normed {
+        isa: shared.isa,
+        x: buffers.rows(&launch.inputs[0]),
+        weight: shared.weights.vector(program, norm).into(),
+        eps,
+        quantise,
+        product_scratch_bytes: product_scratch_bytes.unwrap_or(0),
+        product,
+    }
 }
 
 fn attention_shape(

@@ -1,6 +1,7 @@
 //! Launches as the threads run them: kernels chosen, addresses resolved.
 
 use super::attention::{AttentionShape, attention_combine, attention_decode, attention_prompt};
+use super::fused::{AttentionStep, Normed};
 use super::gemm::{Gated, Gemm, Scratch};
 use super::half_rows::{Rounded, Widened};
 use super::isa::Isa;
@@ -89,7 +90,7 @@ impl Rows {
     ///
     /// # Safety
     /// `r` is a row of the value.
-    unsafe fn f32(&self, r: usize) -> *mut f32 {
+    pub unsafe fn f32(&self, r: usize) -> *mut f32 {
         // SAFETY: the caller's promise.
         unsafe { self.base.add(r * self.stride).cast() }
     }
@@ -137,6 +138,7 @@ pub enum Task {
     },
     Gemm(Gemm),
     Gated(Gated),
+    Normed(Normed),
     AddBias {
         isa: Isa,
         x: Rows,
@@ -197,6 +199,10 @@ pub enum Task {
         y: Rows,
         quantise: bool,
     },
+    AttentionStep {
+        step: Arc<StepMemory>,
+        attention: AttentionStep,
+    },
     GatedMul {
         isa: Isa,
         activation: Activation,
@@ -250,6 +256,7 @@ impl Task {
             Task::RmsNorm { .. } => "rms_norm",
             Task::Gemm(_) => "gemm",
             Task::Gated(_) => "gated_gemm",
+            Task::Normed(_) => "norm_gemm",
             Task::AddBias { .. } => "add_bias",
             Task::Rope { .. } => "rope",
             Task::KvAppend { .. } => "kv_append",
@@ -257,6 +264,7 @@ impl Task {
             Task::Attention { .. } => "attention",
             Task::AttentionSplit { .. } => "attention_split",
             Task::AttentionCombine { .. } => "attention_combine",
+            Task::AttentionStep { .. } => "attention_step",
             Task::GatedMul { .. } => "gated_mul",
             Task::Add { .. } => "add",
             Task::Scale { .. } => "scale",
@@ -277,6 +285,8 @@ impl Task {
                 .kernel
                 .scratch_bytes
                 .max(gated.up.kernel.scratch_bytes),
+            Task::Normed(normed) => normed.scratch_bytes(),
+            Task::AttentionStep { attention, .. } => attention.scratch_bytes(),
             Task::Rounded(rounded) => rounded.inner.scratch_bytes(),
             Task::Widened(widened) => widened.scratch_bytes(),
             Task::RmsNorm { x, .. } => x.cols * size_of::<f32>(),
@@ -352,6 +362,10 @@ impl Task {
                 Task::Rounded(rounded) => rounded.run(worker, rows, scratch),
                 Task::Widened(widened) => widened.run(worker, rows, scratch),
                 Task::Gated(gated) => gated.run(worker, rows, scratch),
+                Task::Normed(normed) => normed.run(worker, scratch),
+                Task::AttentionStep { step, attention } => {
+                    attention.run(worker, step.position(), scratch);
+                }
                 Task::AddBias { isa, x, bias, y } => {
                     for r in worker.share(rows) {
                         elementwise::add(*isa, x.f32(r), bias.as_ptr(), y.f32(r), x.cols);

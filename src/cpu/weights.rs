@@ -208,7 +208,7 @@ fn wanted<'p>(programs: &[&'p Program]) -> Vec<(&'p WeightSlot, Uses)> {
     let mut index_of: HashMap<&str, usize> = HashMap::new();
     for program in programs {
         for launch in &program.launches {
-            for id in &launch.weights {
+            for (place, id) in launch.weights.iter().enumerate() {
                 let slot = &program.weights[id.index()];
                 let index = *index_of.entry(&slot.name).or_insert_with(|| {
                     wanted.push((slot, Uses::default()));
@@ -218,6 +218,11 @@ fn wanted<'p>(programs: &[&'p Program]) -> Vec<(&'p WeightSlot, Uses)> {
                 match launch.op {
                     Op::Embed { .. } => uses.table = true,
                     Op::Gemm { .. } | Op::GatedGemm(_) => uses.matrix = true,
+                    Op::NormGemm { .. } | Op::NormGatedGemm { .. }
+                        if place + 1 < launch.weights.len() =>
+                    {
+                        uses.matrix = true;
+                    }
                     _ => uses.vector = true,
                 }
             }

@@ -12,6 +12,8 @@ pub enum GpuError {
     Hip(#[from] HipError),
     #[error(transparent)]
     Lower(#[from] LowerError),
+    #[error(transparent)]
+    Tuning(#[from] super::tuning::TuningError),
     #[error("no GPU to run on: {}", reasons.join("; "))]
     NoDriver { reasons: Vec<String> },
     #[error("device hip:{index} does not exist: there are {count}, counted from 0")]

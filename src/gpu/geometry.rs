@@ -3,12 +3,11 @@
 //! Kernels read their block's shape from the launch, so every choice below can be made here, once,
 //! when a program is lowered. The kernels' own limits, which these functions respect:
 //!
-//! - `gemv` kernels take a block of `[lanes, groups]` threads: a group of `lanes` lanes, a power of two
-//!   from 8 to the wave, serves [`GEMV_ROWS`] weight rows ([`GATED_ROWS`] of each matrix when gated),
-//!   and a block never exceeds [`GEMV_THREADS`] threads.
+//! - `gemv` kernels: see `gemv.rs`.
 //! - Blocks are whole waves, since shuffles name every lane.
 //! - The first dimension of a grid may be huge; the others stay below 65,536.
 
+pub use super::gemv::{GatedShape, GemvLaunch, GemvShape, STAGED_BYTES, gated_gemv, gemv};
 use crate::dtype::DType;
 use crate::hip::{DeviceInfo, Platform};
 
@@ -23,14 +22,6 @@ pub struct Geometry {
     pub lds_bytes: u32,
 }
 
-/// Threads of a `gemv` block at most (`kernels/gemv.hip` is compiled for them).
-pub const GEMV_THREADS: u32 = 256;
-/// Rows a group of lanes computes in `gemv` and `gemv3`.
-pub const GEMV_ROWS: u32 = 2;
-/// Rows of gate and of up a group of lanes computes in `gated_gemv`.
-pub const GATED_ROWS: u32 = 1;
-/// Activation blocks staged in LDS at a time: 40,960 bytes.
-pub const STAGED_BLOCKS: u32 = 512;
 /// Rows and columns of y that a `gemm` block computes.
 pub const GEMM_TILE: u32 = 64;
 /// Queries, that is pairs of row and head, an `attention_rows` block serves.
@@ -38,15 +29,8 @@ pub const ATTENTION_QUERIES: u32 = 4;
 /// The longest head the attention kernels hold in registers; heads are multiples of 8.
 pub const ATTENTION_MAX_HEAD: u32 = 256;
 
-/// Bytes of a block of 32 quantised activations.
-const BLOCK_BYTES: u32 = 80;
 /// Threads of most blocks.
 const THREADS: u32 = 256;
-/// As many blocks as keep every compute unit of a large device busy.
-const ENOUGH_BLOCKS: u32 = 512;
-/// As many threads as a large device runs at once, within a factor of two or so.
-const ENOUGH_THREADS: u32 = 131_072;
-
 /// What kernels that are more than their sizes are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
@@ -76,7 +60,7 @@ impl Machine {
     }
 
     /// Compute units of the largest device of the kind: MI300X, RX 7900 XTX, H100.
-    fn compute_units(self) -> u32 {
+    pub(super) fn compute_units(self) -> u32 {
         match self {
             Machine::Cdna => 304,
             Machine::Rdna => 96,
@@ -163,70 +147,14 @@ pub fn kv_append(kv_heads: u32, head_size: u32, rows: u32) -> Geometry {
     rope(2 * kv_heads, head_size, rows)
 }
 
+/// `kv_append_q8` and `rope_append_q8`: a thread four columns of `[rows, heads · head_size]`.
+pub fn append_q8(heads: u32, head_size: u32, rows: u32) -> Geometry {
+    along((heads * head_size / 4).div_ceil(THREADS), rows, THREADS)
+}
+
 /// `rope_append`: a thread a pair of queries, keys or values.
 pub fn rope_append(heads: u32, kv_heads: u32, head_size: u32, rows: u32) -> Geometry {
     rope(heads + 2 * kv_heads, head_size, rows)
-}
-
-/// Elements of a row of weights that a lane takes at once.
-fn unit_len(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => 4,
-        DType::F16 | DType::BF16 => 8,
-        _ => 32,
-    }
-}
-
-/// Lanes to a row of `units` units. When the launch cannot fill the device anyway, as many as shorten
-/// a lane's work; otherwise the most that leave at most a quarter of the loads empty.
-fn lanes_per_row(units: u32, groups: u32, wave: u32) -> u32 {
-    let choices = || [64, 32, 16, 8].into_iter().filter(|&lanes| lanes <= wave);
-    let longest = units.next_power_of_two().clamp(8, wave);
-    if groups.saturating_mul(longest) <= ENOUGH_THREADS {
-        return longest;
-    }
-    let waste = |lanes: u32| f64::from(units.next_multiple_of(lanes)) / f64::from(units);
-    choices()
-        .find(|&lanes| waste(lanes) <= 4.0 / 3.0)
-        .unwrap_or(8)
-}
-
-fn gemv_of(dtype: DType, rows_per_group: u32, n: u32, k: u32, wave: u32) -> Geometry {
-    let units = k.div_ceil(unit_len(dtype));
-    let groups = n.div_ceil(rows_per_group);
-    let lanes = lanes_per_row(units, groups, wave);
-    // Smaller blocks spread a short matrix over more compute units.
-    let mut threads = GEMV_THREADS;
-    while threads > 64 && groups.div_ceil(threads / lanes) < ENOUGH_BLOCKS {
-        threads /= 2;
-    }
-    let staged = if dtype.is_float() {
-        0
-    } else {
-        units.min(STAGED_BLOCKS) * BLOCK_BYTES
-    };
-    Geometry {
-        grid: [groups.div_ceil(threads / lanes).max(1), 1, 1],
-        block: [lanes, threads / lanes, 1],
-        lds_bytes: staged,
-    }
-}
-
-/// `gemv_<type>`: y `[n]` = W `[n, k]` · x.
-pub fn gemv(dtype: DType, n: u32, k: u32, wave: u32) -> Geometry {
-    gemv_of(dtype, GEMV_ROWS, n, k, wave)
-}
-
-/// `gemv3_<type>`: three matrices of one type and width, their rows one after the other. A group's
-/// rows never straddle two matrices, so each matrix is rounded up on its own.
-pub fn gemv3(dtype: DType, n: [u32; 3], k: u32, wave: u32) -> Geometry {
-    let rows = n.map(|n| n.next_multiple_of(GEMV_ROWS));
-    gemv_of(dtype, GEMV_ROWS, rows.iter().sum(), k, wave)
-}
-
-/// `gated_gemv_<type>`: two matrices `[n, k]`.
-pub fn gated_gemv(dtype: DType, n: u32, k: u32, wave: u32) -> Geometry {
-    gemv_of(dtype, GATED_ROWS, n, k, wave)
 }
 
 /// `gemm_<type>`: y `[rows, n]`, a block a tile.
@@ -333,6 +261,29 @@ pub fn attention_split(kv_heads: u32, positions: u32, split: u32) -> Geometry {
     along(positions.div_ceil(split), kv_heads, THREADS)
 }
 
+/// `attention_step_<size>x<queries>`, by head size and queries served at a time: `blocks` blocks a
+/// K/V head, whose turned queries and own K and V rows are in LDS.
+pub fn attention_step(
+    heads: u32,
+    kv_heads: u32,
+    head_size: u32,
+    blocks: u32,
+) -> (&'static str, Geometry) {
+    let queries = heads / kv_heads;
+    let kernel = match (head_size, queries) {
+        (..=64, 1) => "attention_step_64x1",
+        (..=64, 3) => "attention_step_64x3",
+        (..=64, _) => "attention_step_64x4",
+        (..=128, 1) => "attention_step_128x1",
+        (..=128, _) => "attention_step_128x4",
+        (_, 1) => "attention_step_256x1",
+        _ => "attention_step_256x4",
+    };
+    let mut geometry = along(blocks, kv_heads, THREADS);
+    geometry.lds_bytes = (4 * queries + 2 * 2) * head_size;
+    (kernel, geometry)
+}
+
 /// `attention_combine` and `attention_combine_quantize`: a block 32 columns of `[heads · head_size]`.
 pub fn attention_combine(heads: u32, head_size: u32) -> Geometry {
     Geometry {
@@ -377,41 +328,6 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_a_group_and_every_block_is_whole_waves() {
-        for wave in [32, 64] {
-            for &dtype in DType::RUNNABLE {
-                for k in [32, 64, 256, 576, 1536, 4096, 11_008, 28_672] {
-                    for n in [1, 3, 64, 576, 1537, 4096, 32_000, 128_256] {
-                        for (rows, g) in [
-                            (GEMV_ROWS, gemv(dtype, n, k, wave)),
-                            (GATED_ROWS, gated_gemv(dtype, n, k, wave)),
-                        ] {
-                            let [lanes, groups, _] = g.block;
-                            assert!(g.grid[0] * groups * rows >= n, "{dtype} {n} {k} {wave}");
-                            assert!(lanes.is_power_of_two() && (8..=wave).contains(&lanes));
-                            assert!(threads(g).is_multiple_of(wave) && threads(g) <= GEMV_THREADS);
-                            assert!(g.lds_bytes <= 40_960);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn shapes_we_know() {
-        // Llama-2-7B's output projection of attention on CDNA: a wave a row pair.
-        let g = gemv(DType::Q4_0, 4096, 4096, 64);
-        assert_eq!((g.grid[0], g.block, g.lds_bytes), (512, [64, 4, 1], 10_240));
-        // SmolLM2's head: 18 blocks a row leave a wave of 64 mostly idle, groups of 8 lanes not.
-        let g = gemv(DType::Q8_0, 49_152, 576, 64);
-        assert_eq!((g.grid[0], g.block), (768, [8, 32, 1]));
-        // One of its small matrices: too few rows to fill a device, so lanes shorten the work.
-        let g = gemv(DType::Q4_1, 576, 576, 32);
-        assert_eq!((g.grid[0], g.block), (144, [32, 2, 1]));
-    }
-
-    #[test]
     fn blocks_of_other_kernels_are_whole_waves() {
         let all = [
             step_fetch(),
@@ -422,8 +338,10 @@ mod tests {
             quantize(40, 7),
             elementwise(10, 1),
             rope_append(9, 3, 64, 1),
+            append_q8(15, 64, 1),
             gemm(65, 65),
             attention_split(3, 2048, 64),
+            attention_step(9, 3, 64, 32).1,
             attention_combine(9, 64),
             attention_rows(9, 3, 5),
             sample_scan(1000),

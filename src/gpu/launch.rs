@@ -1,5 +1,7 @@
 //! Kernel launches as data.
 
+use super::tuning::{Class, Kind};
+use crate::dtype::DType;
 use crate::graph::{StateId, ValueId, WeightId};
 use crate::program::{Launch, Slot};
 use std::fmt::{self, Write};
@@ -51,6 +53,8 @@ pub enum Arg {
     Step,
     /// The step in pinned host memory, as the device addresses it.
     HostStep,
+    /// A counter for each K/V head, all 0 between launches.
+    Tickets,
     /// What links a step to the next.
     Link(Link),
     /// An operand that is not there.
@@ -67,6 +71,11 @@ pub struct KernelLaunch {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub lds_bytes: u32,
+    /// Whether it may begin before its predecessors have finished, where the device can: the kernel
+    /// waits for them itself.
+    pub overlaps: bool,
+    /// What the tuning table looked its layout up by, where that has a say.
+    pub tuned: Option<(Kind, DType, Class)>,
     pub args: Vec<Arg>,
     /// The program's launch that this is a part of; `None` for the step's own copy.
     pub launch: Option<usize>,
@@ -91,6 +100,7 @@ impl fmt::Display for Arg {
             Arg::State(id) => write!(f, "{id}"),
             Arg::Step => f.write_str("step"),
             Arg::HostStep => f.write_str("host_step"),
+            Arg::Tickets => f.write_str("tickets"),
             Arg::Link(Link::Next) => f.write_str("next"),
             Arg::Link(Link::History) => f.write_str("history"),
             Arg::Link(Link::Rule) => f.write_str("rule"),
@@ -159,10 +169,22 @@ impl Args {
         self.weight(id, Form::Matrix).u32(stride)
     }
 
+    /// A norm's weight and eps, or none.
+    pub fn norm(&mut self, norm: Option<(WeightId, f32)>) -> &mut Self {
+        match norm {
+            Some((weight, eps)) => self.weight(weight, Form::Vector).f32(eps),
+            None => self.null().f32(0.0),
+        }
+    }
+
     /// A layer's keys and values.
     pub fn caches(&mut self, launch: &Launch) -> &mut Self {
         self.push(Arg::State(launch.states[0]))
             .push(Arg::State(launch.states[1]))
+    }
+
+    pub fn tickets(&mut self) -> &mut Self {
+        self.push(Arg::Tickets)
     }
 
     pub fn link(&mut self, link: Link) -> &mut Self {

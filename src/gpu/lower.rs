@@ -6,10 +6,13 @@
 //! host memory to the device, so that a recording holds kernels and nothing else; a step of one row
 //! finds on the device what the step before it left there.
 
+mod cache;
 mod product;
 
-use super::geometry::{self, ATTENTION_MAX_HEAD, Geometry, Machine};
+use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry, Machine};
+use super::hardware::Hardware;
 use super::launch::{Arg, Args, Form, KernelLaunch, Link};
+use super::overlap;
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
 use crate::program::{Launch, Program, Slot};
@@ -26,24 +29,21 @@ pub enum LowerError {
         op: &'static str,
         head_size: u32,
     },
-    #[error("{section}, {op}: a {kv_type} KV cache; GPU kernels take f16")]
+    #[error("{section}, {op}: `{kernel}` takes no {kv_type} KV cache")]
     KvType {
         section: Section,
         op: &'static str,
+        kernel: String,
         kv_type: KvType,
     },
 }
 
-/// Lowers a program for a kind of machine, which its waves' lanes may stand for.
-pub fn lower(
-    program: &Program,
-    machine: impl Into<Machine>,
-) -> Result<Vec<KernelLaunch>, LowerError> {
-    let machine = machine.into();
+/// Lowers a program for a kind of device.
+pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>, LowerError> {
     let mut lower = Lower {
         program,
-        machine,
-        wave: machine.wave(),
+        hardware,
+        machine: hardware.machine,
         launch: None,
         out: Vec::new(),
     };
@@ -55,25 +55,18 @@ pub fn lower(
     }
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
-        check(program, launch)?;
+        check(launch)?;
+        let before = lower.out.len();
         lower.one(launch);
+        cache::of_its_caches(program, launch, &mut lower.out[before..])?;
     }
     Ok(lower.out)
 }
 
-fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
-    for state in &launch.states {
-        let kv_type = program.states[state.index()].kv_type;
-        if kv_type != KvType::F16 {
-            return Err(LowerError::KvType {
-                section: launch.section,
-                op: launch.op.name(),
-                kv_type,
-            });
-        }
-    }
+fn check(launch: &Launch) -> Result<(), LowerError> {
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
+    | Op::AttentionStep { heads, .. }
     | Op::AttentionCombine { heads, .. }) = launch.op
     else {
         return Ok(());
@@ -90,8 +83,8 @@ fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
 
 struct Lower<'p> {
     program: &'p Program,
+    hardware: &'p Hardware,
     machine: Machine,
-    wave: u32,
     launch: Option<usize>,
     out: Vec<KernelLaunch>,
 }
@@ -104,6 +97,8 @@ impl Lower<'_> {
             lds_bytes,
         } = geometry;
         self.out.push(KernelLaunch {
+            overlaps: overlap::waits(&kernel),
+            tuned: None,
             kernel,
             grid,
             block,
@@ -111,6 +106,13 @@ impl Lower<'_> {
             args,
             launch: self.launch,
         });
+    }
+
+    /// A launch whose geometry the tuning table has a say in.
+    fn push_tuned(&mut self, kernel: String, launch: GemvLaunch, args: Vec<Arg>) {
+        self.push(kernel, launch.geometry, args);
+        let pushed = self.out.last_mut().expect("it was just pushed");
+        pushed.tuned = Some(launch.key);
     }
 
     /// The first token of every part of the row, then one token of all.
@@ -125,7 +127,7 @@ impl Lower<'_> {
         let mut args = Args::new();
         args.u32(rows).link(Link::Scores).u32(n).link(Link::Rule);
         args.link(Link::Firsts)
-            .u32(geometry::sample_chunks(n, self.wave));
+            .u32(geometry::sample_chunks(n, self.machine.wave()));
         args.link(Link::Next)
             .link(Link::History)
             .u32(self.program.context)
@@ -208,7 +210,14 @@ impl Lower<'_> {
                 self.push(name("rms_norm"), geometry, args.0);
             }
             Op::Gemm { residual } => self.gemm(launch, residual),
-            Op::GatedGemm(activation) => self.gated_gemv(launch, activation),
+            Op::NormGemm { eps } => {
+                let norm = launch.weights.last().map(|&w| (w, eps));
+                self.gemvs(launch, norm);
+            }
+            Op::GatedGemm(activation) => self.gated_gemv(launch, activation, None),
+            Op::NormGatedGemm { eps, activation } => {
+                self.gated_gemv(launch, activation, Some((launch.weights[2], eps)));
+            }
             Op::Quantize => {
                 let y = launch.outputs[0];
                 args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
@@ -319,8 +328,10 @@ impl Lower<'_> {
                 args.u32(heads.query).u32(heads.kv).u32(heads.size);
                 args.u32(self.program.context).u32(window.unwrap_or(0));
                 args.f32(scale).u32(rows);
-                let columns = geometry::flash_columns(heads.size);
-                let (kernel, geometry) = match columns.filter(|_| self.program.is_half()) {
+                let kv_type = self.program.states[launch.states[0].index()].kv_type;
+                let flash = self.program.is_half() && kv_type == KvType::F16;
+                let columns = geometry::flash_columns(heads.size).filter(|_| flash);
+                let (kernel, geometry) = match columns {
                     Some(columns) => (
                         format!("attention_flash_{columns}"),
                         geometry::attention_flash(
@@ -337,6 +348,27 @@ impl Lower<'_> {
                     ),
                 };
                 self.push(kernel, geometry, args.0);
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                style,
+                scale,
+                window,
+                blocks,
+            } => {
+                let (y, partials) = (launch.outputs[0], launch.outputs[1]);
+                for i in 0..4 {
+                    args.value(input(i));
+                }
+                args.caches(launch).value(partials).tickets().value(y);
+                args.u32(heads.query).u32(heads.kv).u32(heads.size);
+                args.u32(dims).u32(style_code(style));
+                args.u32(self.program.context).u32(window.unwrap_or(0));
+                args.f32(scale).u32(quantizes.into());
+                let (kernel, geometry) =
+                    geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
+                self.push(kernel.into(), geometry, args.0);
             }
             Op::AttentionSplit {
                 heads,

@@ -99,7 +99,7 @@ pub fn launches(shared: &Shared, resolved: &mut [Resolved]) -> Result<Vec<Durati
     stream.record(&events[0])?;
     for (resolved, event) in resolved.iter_mut().zip(&events[1..]) {
         // SAFETY: the recording that owns `resolved` keeps its buffers and waits for the stream.
-        unsafe { resolved.launch(stream)? };
+        unsafe { resolved.launch_alone(stream)? };
         stream.record(event)?;
     }
     stream.synchronize()?;

@@ -16,30 +16,36 @@ mod capture;
 mod chain;
 mod device;
 mod error;
+mod gemv;
 pub mod geometry;
+pub mod hardware;
 pub mod launch;
 pub mod lower;
 mod measure;
 pub mod memory;
+pub mod overlap;
 pub mod pack;
 mod recording;
 mod resolve;
+mod tune;
+pub mod tuning;
 mod upload;
 pub mod weights;
 
 pub use capture::Captured;
 pub use device::{Found, devices, select};
 pub use error::GpuError;
+pub use hardware::Hardware;
 pub use launch::{Arg, Form, KernelLaunch, text};
 pub use lower::{LowerError, lower};
 pub use recording::Recording;
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
+use crate::kernels;
 use crate::loader::Tensor;
 use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
-use geometry::Machine;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;
@@ -54,8 +60,13 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
+    /// [`Arg::Tickets`]. The recordings of a model never run at the same time, so one set serves all.
+    tickets: DeviceBuffer,
     chain: Chain,
     stream: Stream,
+    hardware: Hardware,
+    /// Whether launches that can begin before their predecessors have finished do.
+    overlap: bool,
     info: DeviceInfo,
     description: String,
     device: Device,
@@ -74,6 +85,8 @@ pub struct Setup {
     pub threads: usize,
     /// Fill the arena with NaN before every step.
     pub poison: bool,
+    /// Let launches begin before their predecessors have finished, where the device can.
+    pub overlap: bool,
 }
 
 impl Gpu {
@@ -91,15 +104,16 @@ impl Gpu {
             programs.iter().all(|p| p.states == states),
             "programs of different caches"
         );
-        let machine = Machine::of(&found.info);
+        let hardware = Hardware::of(&found.info)?;
         let lowered = programs
             .iter()
-            .map(|p| lower(p, machine))
+            .map(|p| lower(p, &hardware))
             .collect::<Result<Vec<_>, _>>()?;
         let pairs = programs.iter().zip(&lowered);
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
-        let needs = Needs::of(programs, &layout, machine.wave());
+        let wave = hardware.machine.wave();
+        let needs = Needs::of(programs, &layout, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -110,7 +124,7 @@ impl Gpu {
         let stream = Stream::new(&device)?;
         let buffer = |bytes: usize| DeviceBuffer::new(&device, bytes.max(1));
         let (context, vocabulary) = memory::chained(programs);
-        let chain = Chain::new(&device, &module, context, vocabulary, machine.wave())?;
+        let chain = Chain::new(&device, &module, context, vocabulary, wave)?;
         chain.set_rule(&stream, &Rule::new(&Sampling::greedy()))?;
         let weights = buffer(needs.weights)?;
         let arena = buffer(needs.arena)?;
@@ -118,6 +132,10 @@ impl Gpu {
         let state_offsets = programs
             .first()
             .map_or(Vec::new(), |p| memory::state_offsets(p).0);
+        let overlap = setup.overlap && kernels::overlaps(&found.info.arch) && stream.overlaps();
+        let heads = programs.iter().flat_map(|p| &p.states).map(|s| s.kv_heads);
+        let tickets = buffer(4 * heads.max().unwrap_or(1) as usize)?;
+        stream.fill(&tickets, 0)?;
         upload::upload(
             &device,
             &stream,
@@ -134,8 +152,11 @@ impl Gpu {
             arena,
             states,
             state_offsets,
+            tickets,
             chain,
             stream,
+            hardware,
+            overlap,
             info: found.info.clone(),
             description: found.describe(),
             device,
@@ -148,7 +169,7 @@ impl Gpu {
 
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
-        let launches = lower(&program, Machine::of(&self.shared.info))?;
+        let launches = lower(&program, &self.shared.hardware)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 
@@ -166,6 +187,11 @@ impl Gpu {
     /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`
     pub fn describe(&self) -> &str {
         &self.shared.description
+    }
+
+    /// Whether launches begin before their predecessors have finished.
+    pub fn overlaps(&self) -> bool {
+        self.shared.overlap
     }
 
     /// Bytes of weights on the device.

@@ -21,6 +21,7 @@ pub struct Resolved {
     grid: [u32; 3],
     block: [u32; 3],
     lds_bytes: u32,
+    overlaps: bool,
     /// A value an argument, in its first bytes; what `pointers` lead to.
     _values: Box<[u64]>,
     /// The arguments as the driver takes them.
@@ -39,6 +40,10 @@ impl Resolved {
     ) -> Result<Self, GpuError> {
         let function = buffers.shared.module.function(&launch.kernel)?;
         function.allow_lds(launch.lds_bytes)?;
+        let overlaps = launch.overlaps && buffers.shared.overlap;
+        if overlaps {
+            function.prefer_lds()?;
+        }
         let value = |arg: &Arg| buffers.value(program, arg);
         let mut values: Box<[u64]> = launch.args.iter().map(value).collect();
         let pointers = values.iter_mut().map(|v| std::ptr::from_mut(v).cast());
@@ -48,10 +53,29 @@ impl Resolved {
             grid: launch.grid,
             block: launch.block,
             lds_bytes: launch.lds_bytes,
+            overlaps,
             _values: values,
             pointers,
             launch: launch.launch,
         })
+    }
+
+    /// Has it begin after everything before it has finished from now on; whether that is a change.
+    pub fn wait_in_turn(&mut self) -> bool {
+        std::mem::replace(&mut self.overlaps, false)
+    }
+
+    /// As [`Resolved::launch`], without overlap: where each launch is timed, it has to begin at its
+    /// own time.
+    ///
+    /// # Safety
+    /// As [`Resolved::launch`].
+    pub unsafe fn launch_alone(&mut self, stream: &Stream) -> Result<(), HipError> {
+        let overlaps = std::mem::replace(&mut self.overlaps, false);
+        // SAFETY: the caller's promise.
+        let launched = unsafe { self.launch(stream) };
+        self.overlaps = overlaps;
+        launched
     }
 
     /// Queues the kernel on `stream`, or adds it to what the stream captures.
@@ -61,6 +85,7 @@ impl Resolved {
     /// touches what it writes.
     pub unsafe fn launch(&mut self, stream: &Stream) -> Result<(), HipError> {
         let Resolved {
+            overlaps,
             function,
             grid,
             block,
@@ -69,8 +94,15 @@ impl Resolved {
             ..
         } = self;
         // SAFETY: the arguments are those that the kernel declares (golden files and the device tests
-        // compare them), in eight bytes each; the memory they name lives by the caller's promise.
-        unsafe { stream.launch(function, *grid, *block, *lds_bytes, pointers) }
+        // compare them), in eight bytes each; the memory they name lives by the caller's promise. A
+        // kernel that overlaps waits for its predecessors itself (`overlap`).
+        unsafe {
+            if *overlaps {
+                stream.launch_overlapping(function, *grid, *block, *lds_bytes, pointers)
+            } else {
+                stream.launch(function, *grid, *block, *lds_bytes, pointers)
+            }
+        }
     }
 }
 
@@ -90,6 +122,7 @@ impl Buffers<'_> {
             Arg::State(id) => shared.states.address() + shared.state_offsets[id.index()] as u64,
             Arg::Step => self.step,
             Arg::HostStep => self.host_step,
+            Arg::Tickets => shared.tickets.address(),
             Arg::Link(link) => {
                 let chain = &shared.chain;
                 match link {

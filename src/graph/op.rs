@@ -117,6 +117,10 @@ pub enum Op {
     Gemm { residual: bool },
     /// `y [R, F] = act(x · W_gᵀ) · (x · W_uᵀ)`: two GEMMs and the gate in one pass.
     GatedGemm(Activation),
+    /// `Gemm` of the RMS-normalised `x [R, K]`, over whole rows; the norm's weight `[K]` comes last.
+    NormGemm { eps: f32 },
+    /// `GatedGemm` of the RMS-normalised `x`, likewise.
+    NormGatedGemm { eps: f32, activation: Activation },
     /// `y [R, N] = x + b`, `b [N]` a weight.
     AddBias,
     /// Rotates every head of `x [R, heads·D]` by the table.
@@ -154,6 +158,17 @@ pub enum Op {
         window: Option<u32>,
         split: u32,
     },
+    /// `RopeAppend` and `Attention` of one row in one pass. Inputs q, k, v, table; outputs the
+    /// attention's, and room for the partial results of `blocks` blocks a KV head, which deal out
+    /// the positions among themselves: nobody reads it afterwards, or may know what is in it.
+    AttentionStep {
+        heads: Heads,
+        dims: u32,
+        style: RopeStyle,
+        scale: f32,
+        window: Option<u32>,
+        blocks: u32,
+    },
     /// `y = act(gate) · up`.
     GatedMul(Activation),
     /// `y = a + b`.
@@ -179,6 +194,8 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::Gemm { .. } => "gemm",
             Op::GatedGemm(_) => "gated_gemm",
+            Op::NormGemm { .. } => "norm_gemm",
+            Op::NormGatedGemm { .. } => "norm_gated_gemm",
             Op::AddBias => "add_bias",
             Op::Rope { .. } => "rope",
             Op::KvAppend { .. } => "kv_append",
@@ -186,6 +203,7 @@ impl Op {
             Op::Attention { .. } => "attention",
             Op::AttentionSplit { .. } => "attention_split",
             Op::AttentionCombine { .. } => "attention_combine",
+            Op::AttentionStep { .. } => "attention_step",
             Op::GatedMul(_) => "gated_mul",
             Op::Add => "add",
             Op::Scale { .. } => "scale",
@@ -216,6 +234,8 @@ impl Op {
             Op::RmsNorm { eps, groups } => format!("eps={eps:e} groups={groups}"),
             Op::Gemm { residual: true } => "residual".into(),
             Op::GatedGemm(a) | Op::GatedMul(a) => a.to_string(),
+            Op::NormGemm { eps } => format!("eps={eps:e}"),
+            Op::NormGatedGemm { eps, activation } => format!("eps={eps:e} {activation}"),
             Op::Rope {
                 heads,
                 head_size,
@@ -250,6 +270,17 @@ impl Op {
                 split,
             } => {
                 format!("{heads}{} split={split}", WindowText(window))
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                style,
+                scale,
+                window,
+                blocks,
+            } => {
+                let window = WindowText(window);
+                format!("{heads} dims={dims} {style} scale={scale}{window} blocks={blocks}")
             }
             Op::Scale { by } => format!("by={by}"),
             Op::Gemm { residual: false }

@@ -265,6 +265,21 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.matrix(1, self.input(0), self.output(0))?;
                 self.one_kind()
             }
+            Op::NormGemm { .. } => {
+                let outputs = self.node.outputs.len();
+                self.holds("outputs", "at least 1", outputs, outputs > 0)?;
+                self.arity(1, outputs + 1, outputs)?;
+                for index in 0..outputs {
+                    self.matrix(index, self.input(0), self.output(index))?;
+                }
+                self.normed(outputs)
+            }
+            Op::NormGatedGemm { .. } => {
+                self.arity(1, 3, 1)?;
+                self.matrix(0, self.input(0), self.output(0))?;
+                self.matrix(1, self.input(0), self.output(0))?;
+                self.normed(2)
+            }
             Op::AddBias => {
                 self.arity(1, 1, 1)?;
                 self.uniform(self.input(0).cols as usize)?;
@@ -332,6 +347,34 @@ impl<'g, 'a> Check<'g, 'a> {
                 self.same("rows", 1, self.output(0).rows)?;
                 self.same("columns", heads.query * heads.size, self.output(0).cols)?;
                 self.partials(self.input(0), heads, window, split)
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                blocks,
+                ..
+            } => {
+                self.arity(4, 0, 2)?;
+                self.heads(heads)?;
+                self.rotated(dims, heads.size)?;
+                self.same("rows", 1, self.input(0).rows)?;
+                for (index, count) in [(0, heads.query), (1, heads.kv), (2, heads.kv)] {
+                    self.float("input", self.input(index))?;
+                    self.same("columns", count * heads.size, self.input(index).cols)?;
+                    self.same("rows", 1, self.input(index).rows)?;
+                }
+                self.table(3, dims)?;
+                let y = self.output(0);
+                self.same("columns of the output", heads.query * heads.size, y.cols)?;
+                self.same("rows", 1, y.rows)?;
+                // A KV head's columns are rounded by themselves.
+                let whole = (heads.query / heads.kv * heads.size).is_multiple_of(32);
+                let fits = y.element == Element::F32 || whole;
+                self.holds("output", "f32, or whole blocks a KV head", y.element, fits)?;
+                self.holds("blocks", "at least 1", blocks, blocks > 0)?;
+                self.partials(self.output(1), heads, None, 1)?;
+                let room = blocks * heads.query * heads.partial_len();
+                self.same("columns of the partials", room, self.output(1).cols)
             }
             Op::GatedMul(_) if self.output(0).element == Element::F16 => {
                 self.arity(2, 0, 1)?;
@@ -416,7 +459,8 @@ impl<'g, 'a> Check<'g, 'a> {
             }
         };
         self.holds(weight.name, wanted, x.element, fits)?;
-        let y_fits = y.element == Element::F32 || matches!(self.node.op, Op::GatedGemm(_));
+        let gated = matches!(self.node.op, Op::GatedGemm(_) | Op::NormGatedGemm { .. });
+        let y_fits = y.element == Element::F32 || gated;
         self.holds("output", "f32", y.element, y_fits)
     }
 
@@ -425,11 +469,23 @@ impl<'g, 'a> Check<'g, 'a> {
         if self.input(0).element == Element::F16 {
             return Ok(());
         }
+        self.kinds(self.node.weights.len())
+    }
+
+    /// The first `matrices` weights.
+    fn kinds(&self, matrices: usize) -> Verdict {
         let kind = |index: usize| match self.weight(index).dtype.is_float() {
             true => "float",
             false => "quantised",
         };
-        (1..self.node.weights.len()).try_for_each(|i| self.same("weights", kind(0), kind(i)))
+        (1..matrices).try_for_each(|i| self.same("weights", kind(0), kind(i)))
+    }
+
+    /// `matrices` matrices of an f32 input that is normalised by the weight after them.
+    fn normed(&self, matrices: usize) -> Verdict {
+        self.float("input", self.input(0))?;
+        self.vector(matrices, self.input(0).cols as usize)?;
+        self.kinds(matrices)
     }
 
     /// Input and output alike, f32 or (the output) quantised, `cols` wide.
@@ -481,7 +537,9 @@ impl<'g, 'a> Check<'g, 'a> {
                 kv_heads,
                 head_size,
             } => ((kv_heads, head_size), true),
-            Op::RopeAppend { heads, .. } => ((heads.kv, heads.size), true),
+            Op::RopeAppend { heads, .. } | Op::AttentionStep { heads, .. } => {
+                ((heads.kv, heads.size), true)
+            }
             Op::Attention { heads, .. } | Op::AttentionSplit { heads, .. } => {
                 ((heads.kv, heads.size), false)
             }

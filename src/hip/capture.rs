@@ -183,16 +183,24 @@ impl Graph {
     pub fn edges(&self) -> Result<Vec<(usize, usize)>, HipError> {
         let nodes = self.node_handles()?;
         let row = &self.device.bind()?.graph_edges;
+        let dialect = &self.device.driver().dialect;
+        let ask = |from: *mut Handle, to: *mut Handle, count: &mut usize| {
+            // SAFETY: the graph is a live handle; the arrays are null or have room for `count` handles, by both callers
+            // below.
+            unsafe {
+                let answer = dialect.edges(self.handle, from, to, count);
+                answer.unwrap_or_else(|| (row.function)(self.handle, from, to, count))
+            }
+        };
         let mut count = 0;
         let null = ptr::null_mut();
-        // SAFETY: without places for nodes only the count is written.
-        let status = unsafe { (row.function)(self.handle, null, null, &mut count) };
+        // Without places for nodes only the count is written.
+        let status = ask(null, null, &mut count);
         self.device.check(status, row.name, || self.to_string())?;
         let (mut from, mut to) = (vec![null.cast(); count], vec![null.cast(); count]);
         if count > 0 {
             let (from, to) = (from.as_mut_ptr(), to.as_mut_ptr());
-            // SAFETY: both have room for the `count` handles that the call is told of.
-            let status = unsafe { (row.function)(self.handle, from, to, &mut count) };
+            let status = ask(from, to, &mut count);
             self.device.check(status, row.name, || self.to_string())?;
         }
         let place = |node: Handle| {

@@ -40,6 +40,51 @@ pub(super) trait Dialect: Send + Sync {
         subject: &dyn Fn() -> String,
     ) -> Result<Handle, HipError>;
 
+    /// Has `function` prefer LDS to cache, where they share memory.
+    fn prefer_lds(
+        &self,
+        _driver: &Driver,
+        _function: Handle,
+        _subject: &dyn Fn() -> String,
+    ) -> Result<(), HipError> {
+        Ok(())
+    }
+
+    /// Whether the driver takes launches that [`Dialect::launch_overlapping`] makes.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
+    /// Puts a launch on a stream that may begin before what is on the stream has finished: programmatic dependent
+    /// launch. Called only where [`Dialect::overlaps`].
+    ///
+    /// # Safety
+    /// As [`Stream::launch`](super::Stream::launch), and the kernel itself waits for its predecessors before it
+    /// touches what they touch.
+    unsafe fn launch_overlapping(&self, _launch: &Overlapping) -> Status {
+        unreachable!("only asked of a platform whose launches overlap")
+    }
+
+    /// What to call [`Dialect::launch_overlapping`] in errors.
+    fn overlapping_name(&self) -> &'static str {
+        "launch"
+    }
+
+    /// Which edges a graph has, for drivers whose edges can say more than the table's call can answer; `None` for all
+    /// others. As the table's row.
+    ///
+    /// # Safety
+    /// `graph` is live; `from` and `to` are null, or have room for `count` handles, as `count` says.
+    unsafe fn edges(
+        &self,
+        _graph: Handle,
+        _from: *mut Handle,
+        _to: *mut Handle,
+        _count: *mut usize,
+    ) -> Option<Status> {
+        None
+    }
+
     /// Lets launches of `function` ask for `bytes` of LDS.
     fn allow_lds(
         &self,
@@ -48,6 +93,16 @@ pub(super) trait Dialect: Send + Sync {
         bytes: u32,
         subject: &dyn Fn() -> String,
     ) -> Result<(), HipError>;
+}
+
+/// A launch, as drivers take it.
+pub(super) struct Overlapping {
+    pub function: Handle,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub lds_bytes: u32,
+    pub stream: Handle,
+    pub arguments: *mut *mut std::ffi::c_void,
 }
 
 /// The platform's numbers for attributes of a device.

@@ -8,7 +8,7 @@ use cudarc::driver::sys;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
-use super::driver::{Attributes, Dialect, Driver};
+use super::driver::{Attributes, Dialect, Driver, Overlapping};
 use super::error::HipError;
 use super::module::Image;
 use super::sys::{Handle, Library, Names, SHAPES, SUCCESS, Shape, Status, Symbol, same, shape};
@@ -87,6 +87,7 @@ macro_rules! own {
         /// The CUDA driver's own functions.
         pub(super) struct Nvidia {
             $($field: Symbol<$type>,)*
+            newer: Newer,
         }
 
         impl Nvidia {
@@ -94,6 +95,7 @@ macro_rules! own {
                 Ok(Nvidia {
                     // SAFETY: the assertions below compare each signature with cudarc's for that name.
                     $($field: unsafe { library.symbol(stringify!($name)) }?,)*
+                    newer: Newer::load(library),
                 })
             }
         }
@@ -115,9 +117,52 @@ own! {
     set_attribute: cuFuncSetAttribute(_, _, _) as unsafe extern "C" fn(Handle, i32, i32) -> Status,
 }
 
+type LaunchEx =
+    unsafe extern "C" fn(*const c_void, Handle, *mut *mut c_void, *mut *mut c_void) -> Status;
+type Edges =
+    unsafe extern "C" fn(Handle, *mut Handle, *mut Handle, *mut EdgeData, *mut usize) -> Status;
+
+/// What an edge of a graph says beside its ends (`CUgraphEdgeData`): eight bytes, of which nothing is asked here.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct EdgeData([u8; 8]);
+
+/// Functions that only drivers since CUDA 11.8 and 12.3 have, and that are done without on others.
+struct Newer {
+    launch: Option<Symbol<LaunchEx>>,
+    edges: Option<Symbol<Edges>>,
+}
+
+const LAUNCH_EX: &str = "cuLaunchKernelEx";
+const _: () = assert!(
+    same(
+        <LaunchEx as Shape>::SHAPE,
+        shape(sys::cuLaunchKernelEx as unsafe fn(_, _, _, _) -> sys::CUresult)
+    ),
+    "cuLaunchKernelEx has another signature than ours",
+);
+
+impl Newer {
+    fn load(library: &Library) -> Self {
+        // SAFETY: the assertion above compares the first with cudarc's. cudarc has the second for newer drivers only
+        // than it is built for here: graph, three arrays that may be null, and their length (`cuda.h`, 12.3).
+        unsafe {
+            Newer {
+                launch: library.symbol(LAUNCH_EX).ok(),
+                edges: library.symbol("cuGraphGetEdges_v2").ok(),
+            }
+        }
+    }
+}
+
 use sys::CUdevice_attribute_enum as Attribute;
 use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_DYNAMIC_LDS;
 use sys::CUjit_option_enum::{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+
+use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT as LDS_SHARE;
+
+/// All that can be LDS.
+const LDS_SHARE_PERCENT: i32 = 100;
 
 /// Room for what the driver's compiler has to say of a program it refuses.
 const LOG_BYTES: usize = 4096;
@@ -209,6 +254,76 @@ impl Dialect for Nvidia {
         let log = log.to_string_lossy().trim().replace('\n', "; ");
         let detail = (!log.is_empty()).then_some(log);
         Err(driver.failure(status, self.module_load.name, subject(), detail))
+    }
+
+    fn prefer_lds(
+        &self,
+        driver: &Driver,
+        function: Handle,
+        subject: &dyn Fn() -> String,
+    ) -> Result<(), HipError> {
+        // SAFETY: `function` is a live handle, by whoever holds the `Function`.
+        let status =
+            unsafe { (self.set_attribute.function)(function, LDS_SHARE as i32, LDS_SHARE_PERCENT) };
+        driver.check(status, self.set_attribute.name, subject)
+    }
+
+    fn overlaps(&self) -> bool {
+        self.newer.launch.is_some()
+    }
+
+    unsafe fn launch_overlapping(&self, launch: &Overlapping) -> Status {
+        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
+        let mut attribute = sys::CUlaunchAttribute {
+            id:
+                sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: gx,
+            gridDimY: gy,
+            gridDimZ: gz,
+            blockDimX: bx,
+            blockDimY: by,
+            blockDimZ: bz,
+            sharedMemBytes: launch.lds_bytes,
+            hStream: launch.stream.cast(),
+            attrs: &mut attribute,
+            numAttrs: 1,
+        };
+        let call = self.newer.launch.as_ref().expect("asked for by `overlaps`");
+        let (config, none) = (ptr::from_ref(&config).cast(), ptr::null_mut());
+        // SAFETY: the configuration and its one attribute live through the call, which copies them; the rest is the
+        // caller's promise.
+        unsafe { (call.function)(config, launch.function, launch.arguments, none) }
+    }
+
+    fn overlapping_name(&self) -> &'static str {
+        LAUNCH_EX
+    }
+
+    unsafe fn edges(
+        &self,
+        graph: Handle,
+        from: *mut Handle,
+        to: *mut Handle,
+        count: *mut usize,
+    ) -> Option<Status> {
+        let call = self.newer.edges.as_ref()?;
+        // SAFETY: `count` is a number, by the caller's promise.
+        let mut data = vec![EdgeData::default(); unsafe { *count }];
+        // Without it, a driver refuses to tell of an edge that is not a plain one.
+        let data = if from.is_null() {
+            ptr::null_mut()
+        } else {
+            data.as_mut_ptr()
+        };
+        // SAFETY: every array has `count` places or is null, as the caller promises of two and the line above makes
+        // sure of the third.
+        Some(unsafe { (call.function)(graph, from, to, data, count) })
     }
 
     fn allow_lds(

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
 
+use super::driver::Overlapping;
 use super::error::HipError;
 use super::sys::{self, Handle};
 use super::{Device, DeviceBuffer, Event, Function, PinnedBuffer};
@@ -64,6 +65,46 @@ impl Stream {
             )
         };
         self.device.check(status, row.name, || {
+            let name = function.name();
+            format!("{name}, grid {grid:?}, block {block:?}, {lds_bytes} bytes of LDS")
+        })
+    }
+
+    /// Whether this platform's driver takes launches that begin before their predecessors have finished. That the
+    /// device and the kernel do is for the caller to know.
+    pub fn overlaps(&self) -> bool {
+        self.device.driver().dialect.overlaps()
+    }
+
+    /// As [`launch`](Stream::launch), but the kernel may begin before what is on the stream has finished.
+    ///
+    /// # Safety
+    /// As for [`launch`](Stream::launch); and before the kernel touches memory that anything before it on the stream
+    /// writes, or writes any itself, each of its blocks that touches or writes waits for its predecessors.
+    ///
+    /// # Panics
+    /// Where [`overlaps`](Stream::overlaps) is false.
+    pub unsafe fn launch_overlapping(
+        &self,
+        function: &Function,
+        grid: [u32; 3],
+        block: [u32; 3],
+        lds_bytes: u32,
+        arguments: &mut [*mut c_void],
+    ) -> Result<(), HipError> {
+        self.device.bind()?;
+        let dialect = &self.device.driver().dialect;
+        let launch = Overlapping {
+            function: function.handle,
+            grid,
+            block,
+            lds_bytes,
+            stream: self.handle,
+            arguments: arguments.as_mut_ptr(),
+        };
+        // SAFETY: function and stream are live handles; the rest is the caller's promise.
+        let status = unsafe { dialect.launch_overlapping(&launch) };
+        self.device.check(status, dialect.overlapping_name(), || {
             let name = function.name();
             format!("{name}, grid {grid:?}, block {block:?}, {lds_bytes} bytes of LDS")
         })

@@ -27,6 +27,9 @@ const HARMLESS: &[&str] = &[
     "boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "text_config", "vision_config",
 ];
 
+/// Far above every dimension of a model; what is larger must not reserve memory.
+const COUNT_MAX: u32 = 1 << 24;
+
 /// The keys of `config.json`; `null` is the same as absent.
 pub(super) struct Config {
     file: PathBuf,
@@ -85,18 +88,18 @@ impl Config {
         self.nulls.contains(key)
     }
 
-    /// The number `key`, at least 1 and below 2³².
+    /// The number `key`, at least 1 and at most [`COUNT_MAX`].
     pub(super) fn count(&self, key: &str) -> Result<Option<u32>, ImportError> {
         let Some(found) = self.get(key) else {
             return Ok(None);
         };
         let number = found.as_u64().and_then(|number| u32::try_from(number).ok());
-        match number.filter(|&number| number > 0) {
+        match number.filter(|number| (1..=COUNT_MAX).contains(number)) {
             Some(number) => Ok(Some(number)),
             None => Err(value(
                 &self.file,
                 key,
-                "a whole number of at least 1",
+                format!("a whole number of at least 1 and at most {COUNT_MAX}"),
                 found,
             )),
         }

@@ -222,6 +222,18 @@ fn nodes_that_do_not_fit() {
     check(table, &["op `rope_table`: needs 0 names in `in`, found 1"]);
     check(&on_x("add_bias"), &["op `add_bias`: needs `weight`"]);
     check(
+        &(on_x("scale") + "bias = \"maybe\""),
+        &["op `scale`: takes no `bias`"],
+    );
+    check(
+        &(on_x("scale") + "rope = \"local\""),
+        &["op `scale`: takes no `rope`"],
+    );
+    check(
+        &(weighted("gemm", "q") + "\nbias = \"nothing\""),
+        &["names no weight of the list: `nothing`"],
+    );
+    check(
         &weighted("rms_norm", "maybe"),
         &["op `rms_norm`: needs `weight`, and a tensor for it"],
     );
@@ -232,7 +244,9 @@ fn nodes_that_do_not_fit() {
     );
     let outside = outside.replace("weight = \"head\"\n", "");
     let silent = HEAD.replace("out = \"logits\"", "out = \"y\"");
+    let picked = HEAD.replace("op = \"gemm\"\n", "op = \"gemm\"\nlayers = \"full\"\n");
     for (source, part) in [
+        (picked, "op `gemm`: `layers` picks layers"),
         (outside, "op `attention`: only a layer has a cache"),
         (silent, "no node writes `logits`"),
     ] {
@@ -261,6 +275,26 @@ fn nodes_that_fit() {
             "result v3",
         ],
     );
+}
+
+/// A bias that the checkpoint has is added, one that it lacks is not; nodes of layers that this is not
+/// are left out.
+#[test]
+fn biases_and_kinds_of_layers() {
+    let product = "op = \"gemm\"\nin = [\"x\"]\nweight = \"q\"\nout = \"q\"\n";
+    let biased = |name: &str| with_node(&format!("{product}bias = \"{name}\"")).expect("it fits");
+    assert!(!biased("maybe").contains("add_bias"));
+    says(
+        &biased("norm"),
+        &[
+            "v1 q f32[1, 64] = gemm(v0, w1 0.q F32[64, 64])",
+            "v2 q f32[1, 64] = add_bias(v1, w2 0.norm F32[64])",
+        ],
+    );
+    // The toy's window is that of every layer.
+    let kinds = |kind: &str| with_node(&format!("{product}layers = \"{kind}\"")).expect("it fits");
+    assert!(kinds("windowed").contains("0.q") && kinds("rotated").contains("0.q"));
+    assert!(!kinds("full").contains("0.q"));
 }
 
 #[test]

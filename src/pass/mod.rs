@@ -2,12 +2,15 @@
 //! and why it did not where it might have.
 //!
 //! The order matters and is fixed in [`optimise`]: pairs that feed a gate are taken before equal
-//! inputs are merged, attention is split before its output is quantised, and quantisation comes
-//! last because by then it is known which nodes read what. The graph is verified after each.
+//! inputs are merged, norms join the products that are then left, attention is fused or split before
+//! its output is quantised, and quantisation comes last because by then it is known which nodes read
+//! what. The graph is verified after each.
 
+mod attend;
 mod eliminate;
 mod gate;
 mod merge;
+mod norm;
 mod quantize;
 mod residual;
 mod rope_append;
@@ -67,6 +70,11 @@ pub struct Options {
     /// Whether that node can round what it makes to integers on the way out; else a quantize node
     /// does.
     pub gated_quantizes: bool,
+    /// Columns up to which a norm of one row is left to the products that read it; 0 leaves none.
+    pub norm_cols: u32,
+    /// Blocks over all KV heads that share one row's attention, when rope, append and attention are
+    /// one node; `None` keeps them apart.
+    pub attention_blocks: Option<u32>,
     /// From how many rows on products take activations of 16-bit floats; `None`: never.
     pub half_rows: Option<u32>,
 }
@@ -99,7 +107,9 @@ pub fn optimise(
         gate::fuse_gates, options.gates;
         merge::merge_gemms;
         residual::fuse_residuals;
+        norm::fuse_norms, options.norm_cols;
         rope_append::fuse_rope_append;
+        attend::fuse_attention_steps, options.attention_blocks;
         split::split_attention, options.attention_split;
         quantize::quantize_activations, options;
         eliminate::eliminate_dead;

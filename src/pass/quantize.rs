@@ -22,7 +22,13 @@ pub(super) fn quantize_activations(mut graph: Graph<'_>, options: Options) -> (G
         let able = match (producer, element) {
             (Some(Op::RmsNorm { groups: 1, .. }), _) => true,
             (Some(Op::AttentionCombine { .. }), Element::Q15A) => true,
-            (Some(Op::GatedGemm(_)), Element::Q15A) => options.gated_quantizes,
+            (Some(Op::GatedGemm(_) | Op::NormGatedGemm { .. }), Element::Q15A) => {
+                options.gated_quantizes
+            }
+            // A KV head's columns are rounded by themselves.
+            (Some(Op::AttentionStep { heads, .. }), Element::Q15A) => {
+                (heads.query / heads.kv * heads.size).is_multiple_of(32)
+            }
             (Some(Op::GatedMul(_)), Element::F16) => true,
             _ => false,
         };

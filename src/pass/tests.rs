@@ -291,4 +291,5 @@ fn residual() {
 }
 
 mod attention;
+mod fused;
 mod numbers;

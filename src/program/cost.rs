@@ -112,6 +112,13 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
             cost.flops = 2 * macs + if residual { elements(node.outputs) } else { 0 };
         }
         Op::GatedGemm(_) => cost.flops = 2 * gemm_macs(graph, node) + 6 * elements(node.outputs),
+        Op::NormGemm { .. } => {
+            cost.flops = 2 * gemm_macs(graph, node) + 4 * elements(node.inputs);
+        }
+        Op::NormGatedGemm { .. } => {
+            cost.flops =
+                2 * gemm_macs(graph, node) + 4 * elements(node.inputs) + 6 * elements(node.outputs);
+        }
         Op::Rope { heads, dims, .. } => {
             cost.flops = 3 * rows * u64::from(heads) * u64::from(dims);
         }
@@ -134,6 +141,23 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
                 cost.value_bytes = value_bytes(node.inputs)
                     + u64::from(heads.query) * 4 * u64::from(heads.partial_len());
             }
+        }
+        Op::AttentionStep {
+            heads,
+            dims,
+            window,
+            ..
+        } => {
+            let (query, kv, size) = (heads.query, heads.kv, heads.size);
+            cost.cache_read_bytes_per_position = 2 * 2 * u64::from(kv * size);
+            cost.flops_per_position = 4 * u64::from(query * size);
+            cost.window = window.map_or(0, u64::from);
+            cost.flops = 3 * u64::from(query + kv) * u64::from(dims);
+            cost.cache_write_bytes = 2 * 2 * u64::from(kv * size);
+            // Only the blocks that hold positions write partial results; count one a head, read once.
+            let partials = 2 * u64::from(query) * 4 * u64::from(heads.partial_len());
+            cost.value_bytes =
+                value_bytes(node.inputs) + value_bytes(&node.outputs[..1]) + partials;
         }
         Op::AttentionCombine { heads, .. } => {
             let partial = u64::from(heads.query) * 4 * u64::from(heads.partial_len());
@@ -161,5 +185,10 @@ fn gemm_macs(graph: &Graph<'_>, node: &Node<'_>) -> u64 {
         let weight = graph.weight(w);
         weight.rows() as u64 * weight.cols() as u64
     };
-    rows * node.weights.iter().map(matrix).sum::<u64>()
+    // The vector of a norm multiplies nothing here.
+    let matrices = node
+        .weights
+        .iter()
+        .filter(|&&w| graph.weight(w).shape.len() > 1);
+    rows * matrices.map(matrix).sum::<u64>()
 }

@@ -75,9 +75,18 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
     let mut types: Vec<&str> = Vec::new();
     if matches!(
         node.op,
-        Op::Embed { .. } | Op::Gemm { .. } | Op::GatedGemm(_)
+        Op::Embed { .. }
+            | Op::Gemm { .. }
+            | Op::GatedGemm(_)
+            | Op::NormGemm { .. }
+            | Op::NormGatedGemm { .. }
     ) {
-        types.extend(node.weights.iter().map(|&w| graph.weight(w).dtype.name()));
+        let matrices = node.weights.iter().map(|&w| graph.weight(w));
+        types.extend(
+            matrices
+                .filter(|w| w.shape.len() > 1)
+                .map(|w| w.dtype.name()),
+        );
         types.dedup();
     }
     // The caches of a node are of one type, and the usual one goes without saying.
@@ -102,12 +111,11 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
 fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
     let rows = |id: ValueId| graph.value(id).rows;
     match node.op {
-        Op::Gemm { .. } => {
-            let panels =
-                |&w: &crate::graph::WeightId| graph.weight(w).rows().div_ceil(GEMM_UNIT_COLS);
-            node.weights.iter().map(panels).sum::<usize>() as u32
+        Op::Gemm { .. } | Op::NormGemm { .. } => {
+            let panels = |&v: &ValueId| (graph.value(v).cols as usize).div_ceil(GEMM_UNIT_COLS);
+            node.outputs.iter().map(panels).sum::<usize>() as u32
         }
-        Op::GatedGemm(_) => graph
+        Op::GatedGemm(_) | Op::NormGatedGemm { .. } => graph
             .weight(node.weights[0])
             .rows()
             .div_ceil(GEMM_UNIT_COLS) as u32,
@@ -119,6 +127,7 @@ fn units(graph: &Graph<'_>, node: &Node<'_>) -> u32 {
             let partials = graph.value(node.outputs[0]).cols / heads.partial_len();
             partials / (heads.query / heads.kv)
         }
+        Op::AttentionStep { heads, blocks, .. } => heads.kv * blocks,
         Op::AttentionCombine { .. } | Op::LastRow | Op::Sample => 1,
         Op::KvAppend { .. } => rows(node.inputs[0]),
         _ => node.outputs.first().map_or(1, |&v| rows(v)),

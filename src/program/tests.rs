@@ -156,6 +156,8 @@ fn a_choice_reads_a_row_and_is_kept() {
         attention_split: 64,
         gates: crate::pass::Gates::Any,
         gated_quantizes: true,
+        norm_cols: 0,
+        attention_blocks: None,
         half_rows: None,
     };
     let (graph, _) = crate::pass::optimise(toy.finish(x), options).expect("a correct graph");

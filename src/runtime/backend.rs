@@ -36,6 +36,12 @@ pub trait Backend: Send {
     /// Bytes a second that this device reads from its memory, measured now.
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError>;
 
+    /// The tuning table of this device as a file, made by timing variants of one of the programs the
+    /// backend was made for; `None` where nothing is tuned.
+    fn tune(&self, _program: &Program) -> Result<Option<String>, BackendError> {
+        Ok(None)
+    }
+
     /// How the steps from now on choose the token after them.
     fn set_rule(&self, rule: &Rule) -> Result<(), BackendError>;
 
@@ -215,6 +221,14 @@ impl Backend for Gpu {
 
     fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError> {
         Ok(Box::new(self.record(program)?))
+    }
+
+    fn tune(&self, program: &Program) -> Result<Option<String>, BackendError> {
+        let note = format!(
+            "How GEMV launches are laid out: src/gpu/tuning.rs says what the fields mean. Measured by `bench --tune` on\n{}.",
+            self.describe()
+        );
+        Ok(Some(self.tune(program)?.text(&note)))
     }
 
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {

@@ -88,17 +88,23 @@ pub fn compile_with<'a>(
     precision: PromptPrecision,
 ) -> Result<Compiled<'a>, CompileError> {
     let built = model.graph(arena, extent)?;
-    let (gates, gated_quantizes) = match target {
-        Target::Cpu => (Gates::Any, true),
-        Target::Gpu { .. } => (Gates::OneRowOneType, false),
+    let attention_split = attention_split(extent.context);
+    let cpu = pass::Options {
+        attention_split,
+        gates: Gates::Any,
+        gated_quantizes: true,
+        norm_cols: 0,
+        attention_blocks: None,
+        half_rows: None,
     };
-    let options = pass::Options {
-        attention_split: attention_split(extent.context),
-        gates,
-        gated_quantizes,
-        half_rows: match (target, precision) {
-            (Target::Gpu { .. }, PromptPrecision::Fast) => Some(FAST_ROWS),
-            _ => None,
+    let options = match target {
+        Target::Cpu => cpu,
+        Target::Gpu { .. } => pass::Options {
+            gates: Gates::OneRowOneType,
+            norm_cols: GPU_NORM_COLS,
+            attention_blocks: Some(GPU_ATTENTION_BLOCKS),
+            half_rows: (precision == PromptPrecision::Fast).then_some(FAST_ROWS),
+            ..cpu
         },
     };
     let (fused, reports) = pass::optimise(built.clone(), options)?;
@@ -112,6 +118,14 @@ pub fn compile_with<'a>(
         program,
     })
 }
+
+/// Columns of a norm that a GPU's products make themselves: as f32 they are 32 KiB of LDS, and each
+/// block does it anew.
+const GPU_NORM_COLS: u32 = 8192;
+
+/// Blocks that share one row's attention on a GPU: about one for each of a large device's compute
+/// units or two. Not the device's own number, so that tokens do not depend on the device.
+const GPU_ATTENTION_BLOCKS: u32 = 256;
 
 /// Positions a split of single-row attention covers, by the cache's capacity alone: short enough to
 /// give a few threads units of work at short contexts, long enough that combining stays cheap.

@@ -96,6 +96,7 @@ fn on_gpu(
     let setup = gpu::Setup {
         threads: options.threads,
         poison: options.poison,
+        overlap: options.overlap,
     };
     let fetch = |name: &str| model.tensor(name);
     let gpu = Gpu::new(found, setup, &all, &fetch, progress);

@@ -94,7 +94,8 @@ impl<'d, 'a> Dump<'d, 'a> {
             let plan = plan::text(self.graph(), &self.compiled.plan);
             write!(out, "\n{plan}\n{}", self.compiled.program.text()).expect("writing to a string");
             if let Target::Gpu { wave } = self.compiled.program.target {
-                let launches = gpu::lower(&self.compiled.program, wave);
+                let hardware = gpu::Hardware::typical(wave);
+                let launches = gpu::lower(&self.compiled.program, &hardware);
                 let text = launches.map_or_else(|e| format!("{e}\n"), |l| gpu::text(&l));
                 write!(out, "\n{text}").expect("writing to a string");
             }

@@ -53,6 +53,8 @@ pub struct SessionOptions {
     pub prompt_precision: PromptPrecision,
     /// Run every step launch by launch instead of replaying the recording.
     pub eager: bool,
+    /// Let a GPU's launches begin before their predecessors have finished, where it can.
+    pub overlap: bool,
     /// Which rows get logits; `All` only for measuring perplexity.
     pub logits: Logits,
     /// Fill the arena with NaN before every step (tests).
@@ -72,6 +74,7 @@ impl Default for SessionOptions {
             chunk_rows: 0,
             prompt_precision: PromptPrecision::default(),
             eager: false,
+            overlap: true,
             logits: Logits::Last,
             poison: false,
             isa: None,
@@ -391,6 +394,12 @@ impl Session {
     /// Bytes a second that the device reads from its memory, measured now.
     pub fn stream_bytes_per_second(&self) -> Result<f64, SessionError> {
         Ok(self.backend.stream_bytes_per_second()?)
+    }
+
+    /// The tuning table of this device as a file, made by timing variants of the decode step; `None`
+    /// where nothing is tuned.
+    pub fn tune(&self) -> Result<Option<String>, SessionError> {
+        Ok(self.backend.tune(self.decode.program())?)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {

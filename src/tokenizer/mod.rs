@@ -7,10 +7,11 @@
 //! * `llama`: SentencePiece's byte-pair encoding by scores, with byte fallback (`spm`).
 //!
 //! Where implementations differ, llama.cpp's behaviour is the reference, because the files are made for it: how special
-//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Two of
-//! its rules are not followed: a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is;
-//! and decoding removes no spaces before punctuation, so that decoding what was encoded gives the text back where the
-//! vocabulary allows it.
+//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Some of
+//! its rules are not followed: Qwen's text is brought to Unicode's normal form C first, as the models' own tokenizer does;
+//! an ordinary word that looks like an end, such as Qwen's `</s>`, is a word;
+//! a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is; and decoding removes no spaces
+//! before punctuation, so that decoding what was encoded gives the text back where the vocabulary allows it.
 //!
 //! Malformed metadata is an error that names file, key and both sides; nothing here panics on input. Building takes some
 //! 20 ms for 50,000 tokens, on one thread.
@@ -57,6 +58,9 @@ pub const NFC: &str = "greta.tokenizer.nfc";
 /// This program's own key (string): the space in front of a text, which `tokenizer.ggml.add_space_prefix` asks for, is put
 /// only where none is; `always` for every text after a special token too, `first` only at the very beginning.
 pub const SPACE_PREFIX: &str = "greta.tokenizer.space_prefix";
+/// This program's own key (array of ids): tokens that are recognised wherever their text is written, though they are text
+/// and no structure.
+pub const WHOLE_IDS: &str = "greta.tokenizer.whole_token_ids";
 /// This program's own key (array of ids): tokens that end generation besides those that GGUF's keys name.
 pub const END_IDS: &str = "greta.tokenizer.end_token_ids";
 
@@ -140,12 +144,6 @@ pub struct Tokenizer {
     nfc: bool,
 }
 
-impl std::fmt::Debug for Tokenizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens)", self.kinds.len())
-    }
-}
-
 impl Tokenizer {
     /// Builds the tokenizer that a model file's metadata describes.
     ///
@@ -201,7 +199,13 @@ impl Tokenizer {
                 defaults,
             )
         };
-        let find = |text: &str| model.token_id(text);
+        // Qwen has an ordinary word `</s>`, which ends no text.
+        let kinds = list.kinds.clone();
+        let word = |text: &str, id: u32| match &model {
+            Model::ByteLevel(model) => kinds[id as usize] == Kind::Normal && model.is_word(text),
+            Model::Scored(_) => false,
+        };
+        let find = |text: &str| model.token_id(text).filter(|&id| !word(text, id));
         let roles = Roles::read(metadata, &mut list, find, &defaults)?;
         let space_prefix = match model {
             Model::ByteLevel(_) => SpacePrefix::Never,
@@ -210,8 +214,9 @@ impl Tokenizer {
         let composed = matches!(&model, Model::ByteLevel(model) if model.composed());
         let nfc = metadata.bool(NFC)?.unwrap_or(composed);
         let strip = strips_right(metadata)?;
+        let whole = metadata.u32s(WHOLE_IDS)?.unwrap_or_default();
         Ok(Tokenizer {
-            partition: Partition::new(&list, strip),
+            partition: Partition::new(&list, &whole, strip),
             pieces: Pieces::new(&list, spelling),
             kinds: list.kinds,
             model,

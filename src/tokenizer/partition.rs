@@ -1,7 +1,7 @@
 //! Cutting text at special tokens, before anything else looks at it.
 
 use super::vocabulary::{Kind, TokenList};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A part of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +35,23 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// All control, unknown and user-defined tokens of `list`. `strip_right` says of a text whether it swallows the
+    /// All control, unknown and user-defined tokens of `list`, and those with the ids `whole`. `strip_right` says of a text whether it swallows the
     /// white space after it.
-    pub(super) fn new(list: &TokenList, strip_right: impl Fn(&str) -> bool) -> Partition {
+    pub(super) fn new(
+        list: &TokenList,
+        whole: &[u32],
+        strip_right: impl Fn(&str) -> bool,
+    ) -> Partition {
         let special = |kind| matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
-        let indices = (0..list.len()).filter(|&index| special(list.kinds[index]));
+        let whole: HashSet<usize> = whole.iter().map(|&id| id as usize).collect();
+        let is_special = |index: usize| special(list.kinds[index]) || whole.contains(&index);
+        let indices = (0..list.len()).filter(|&index| is_special(index));
         let mut specials: Vec<Special> = indices
             .map(|index| {
                 let text = list.text(index).into_owned();
                 Special {
                     id: index as u32,
-                    always: list.kinds[index] == Kind::UserDefined,
+                    always: list.kinds[index] == Kind::UserDefined || whole.contains(&index),
                     strip_right: strip_right(&text),
                     text,
                 }

@@ -397,3 +397,48 @@ fn models_recommend_their_sampling() {
     metadata.insert("general.sampling.temp", "warm");
     assert!(recommended(&metadata).is_err());
 }
+
+#[test]
+fn folders_recommend_their_sampling() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = std::path::Path::new("tests/fixtures/folders/llama");
+    for entry in fs::read_dir(fixture).unwrap() {
+        let file = entry.unwrap().path();
+        fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let open = |generation: &str| {
+        fs::write(folder.path().join("generation_config.json"), generation).unwrap();
+        greta_infer::import::open(folder.path(), None)
+    };
+    let standard = Sampling::default();
+    let check = |generation: &str, expected: Sampling| {
+        let checkpoint = open(generation).unwrap();
+        assert_eq!(
+            recommended(checkpoint.metadata()).unwrap(),
+            expected,
+            "{generation}"
+        );
+    };
+    check("{}", standard);
+    check(
+        r#"{"do_sample": true, "temperature": 1, "top_k": 20, "top_p": 0.75, "min_p": null, "repetition_penalty": 1.25}"#,
+        Sampling {
+            temperature: 1.0,
+            top_k: 20,
+            top_p: 0.75,
+            repeat_penalty: 1.25,
+            ..standard
+        },
+    );
+    for wrong in [
+        r#"{"temperature": "warm"}"#,
+        r#"{"top_k": -1}"#,
+        r#"{"top_k": 0.5}"#,
+    ] {
+        let error = open(wrong)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert!(error.contains("generation_config.json"), "{wrong}: {error}");
+    }
+}

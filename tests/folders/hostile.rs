@@ -399,6 +399,14 @@ fn configs_are_refused_by_name() {
     );
     check(json!({"hidden_size": 0}), &["hidden_size", "at least 1"]);
     check(
+        json!({"num_hidden_layers": 1 << 24}),
+        &["num_hidden_layers: 16777216", "at most 10000"],
+    );
+    check(
+        json!({"vocab_size": u32::MAX}),
+        &["vocab_size", "at most 16777216", "4294967295"],
+    );
+    check(
         json!({"vocab_size": 1u64 << 40}),
         &["vocab_size", "whole number"],
     );

@@ -20,7 +20,7 @@ fn toys_agree_with_transformers() {
         let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let widest = max_difference(&wide(&found), &wide(&right));
         println!("{name}: widest difference {widest:.2e}");
-        assert_close(&found, &right, 1e-3, name);
+        assert_close(&found, &right, 2e-3, name);
     }
 }
 

@@ -39,11 +39,19 @@ fn allowed(launch: &Launch, half: bool) -> Distance {
         // The same rounding, bit for bit.
         return by(0.0, 0.0);
     }
+    if let Op::NormGatedGemm { .. } = launch.op
+        && quantizes
+    {
+        // Rounded twice: the row that was normalised, and what came of it.
+        return by(1e-4, 2e-3);
+    }
     if quantizes {
         // Values a little apart fall on different sides of a boundary of 1/16256 of the largest.
         return by(5e-5, 1e-3);
     }
     match launch.op {
+        // The few activations that fall on the other side of a boundary, seen through the weights.
+        Op::NormGemm { .. } => by(2e-5, 4e-4),
         Op::Embed { .. } | Op::LastRow => by(0.0, 0.0),
         Op::Add | Op::AddBias | Op::Scale { .. } => by(0.0, 0.0),
         _ => by(5e-6, 1e-4),
@@ -70,7 +78,9 @@ impl Judge {
         place: &str,
     ) {
         let bound = allowed(launch, self.half);
-        for slot in &launch.outputs {
+        // What lies in the room for partial results is the kernel's own business.
+        let private = usize::from(matches!(launch.op, Op::AttentionStep { .. }));
+        for slot in &launch.outputs[..launch.outputs.len() - private] {
             let rows = live.min(slot.rows as usize);
             for row in 0..rows {
                 let of = |arena: &[u8]| -> Vec<Vec<f64>> {

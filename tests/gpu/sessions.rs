@@ -4,9 +4,11 @@ use super::model::open;
 use super::runner::search;
 use crate::support::compare::{assert_as_near, assert_same_bits};
 use crate::support::decode;
-use crate::support::oracle::Rounding;
+use crate::support::oracle::{Format, Kv, Rounding};
 use crate::support::toy::{Recipe, recipes};
+use greta_infer::dtype::DType;
 use greta_infer::gpu::Found;
+use greta_infer::graph::KvType;
 use greta_infer::hip::Device;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{DeviceChoice, PromptPrecision, Session, SessionOptions};
@@ -71,6 +73,65 @@ pub fn oracle(found: &Found) {
             .unwrap_or_else(|e| panic!("{e}"));
         let place = format!("{}, each", recipe.describe());
         assert_as_near(&got, &exact, &imitated, flipped(recipe), &place);
+    }
+}
+
+/// A cache of 8 bits: a prompt and steps beside the oracle, and replayed beside eager.
+pub fn q8_0_cache(found: &Found) {
+    let kv_type = KvType::Q8_0;
+    for recipe in [recipes()[0], Recipe::of(Format::by_name("Q4_1"))] {
+        let (toy, model) = open(recipe);
+        let tokens = toy.tokens(19, 20);
+        let oracle = toy.oracle();
+        let imitated = Rounding {
+            kv: Kv::Q8,
+            ..Rounding::RUNTIME
+        };
+        let options = SessionOptions {
+            kv_type,
+            ..options(found)
+        };
+        let prompt = 13;
+        let from = (prompt - 1) * recipe.shape.vocabulary;
+        let exact = oracle.logits(&tokens, Rounding::EXACT);
+        let imitated = oracle.logits(&tokens, imitated);
+        let place = format!("{}, {kv_type} cache", recipe.describe());
+        let got = run(&mut session(&model, &options), &tokens, prompt);
+        // As on the CPU: rarely does an element fall to the other side, but then by 1/127 of its block.
+        assert_as_near(&got, &exact[from..], &imitated[from..], 2e-3, &place);
+        let eager = SessionOptions {
+            eager: true,
+            ..options
+        };
+        let eager = run(&mut session(&model, &eager), &tokens, prompt);
+        assert_same_bits(&got, &eager, &place);
+    }
+}
+
+/// Prompts in chunks, a filled cache continued, and a step: `transformers`' logits, family by family.
+pub fn families(found: &Found) {
+    for family in crate::support::family::families() {
+        let model = family.model(DType::F32);
+        let options = SessionOptions {
+            context: 96,
+            chunk_rows: 24,
+            ..options(found)
+        };
+        let mut session = session(&model, &options);
+        let mut widest = 0.0f64;
+        let (mut done, parts) = (0, [41, 48]);
+        for part in parts {
+            let chunk = &family.tokens[done..done + part];
+            let logits = session.prefill(chunk, &mut |_| ControlFlow::Continue(()));
+            done += part;
+            let logits = logits.unwrap_or_else(|e| panic!("{e}"));
+            widest = widest.max(family.judge(done - 1, logits, "a prompt on the GPU"));
+        }
+        let logits = session
+            .step(family.tokens[done])
+            .unwrap_or_else(|e| panic!("{e}"));
+        widest = widest.max(family.judge(done, logits, "a step on the GPU"));
+        println!("  {:<14} within {widest:.1e} of transformers", family.name);
     }
 }
 

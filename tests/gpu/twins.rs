@@ -3,10 +3,12 @@
 
 use super::judge::Judge;
 use super::model::open;
+use crate::support::family as families;
 use crate::support::rng::Rng;
 use crate::support::toy::{Recipe, recipes};
 use bumpalo::Bump;
 use greta_infer::cpu::{self, Cpu, isa::Isa};
+use greta_infer::dtype::DType;
 use greta_infer::gpu::{self, Found, Gpu};
 use greta_infer::graph::{KvType, Op};
 use greta_infer::hip::NodeKind;
@@ -51,6 +53,7 @@ fn twins(model: &Model, found: &Found, program: Program) -> Twins {
     let setup = gpu::Setup {
         threads: 2,
         poison: false,
+        overlap: true,
     };
     let gpu = Gpu::new(found, setup, &[&program], &fetch, &|_, _| ());
     let gpu = gpu.unwrap_or_else(|e| panic!("{e}"));
@@ -148,19 +151,69 @@ fn check_step(twins: &mut Twins, step: Step<'_>, judge: &mut Judge, place: &str)
 
 fn check(found: &Found, recipe: Recipe, rows: u32, starts: &[(u32, usize)], judge: &mut Judge) {
     let (toy, model) = open(recipe);
-    let program = program(&model, found, rows, CONTEXT, Logits::Last);
+    let tokens = |position: u32, live| toy.tokens(u64::from(position) + 1, live);
+    check_model(
+        found,
+        &model,
+        rows,
+        starts,
+        &tokens,
+        judge,
+        &recipe.describe(),
+    );
+}
+
+fn check_model(
+    found: &Found,
+    model: &Model,
+    rows: u32,
+    starts: &[(u32, usize)],
+    tokens: &dyn Fn(u32, usize) -> Vec<u32>,
+    judge: &mut Judge,
+    place: &str,
+) {
+    let program = program(model, found, rows, CONTEXT, Logits::Last);
     judge.half = program.is_half();
-    let mut twins = twins(&model, found, program);
+    let mut twins = twins(model, found, program);
     let mut rng = Rng::new(5);
     for &(position, live) in starts {
         fill_caches(&mut twins, position, &mut rng);
-        let tokens = toy.tokens(u64::from(position) + 1, live);
+        let tokens = tokens(position, live);
         let step = Step {
             position,
             tokens: &tokens,
         };
-        check_step(&mut twins, step, judge, &recipe.describe());
+        check_step(&mut twins, step, judge, place);
     }
+}
+
+/// A step and a chunk of every family, past every window.
+pub fn families(found: &Found) {
+    let mut judge = Judge::default();
+    for family in families::families() {
+        let model = family.model(DType::F32);
+        let tokens =
+            |position: u32, live: usize| family.tokens[position as usize..][..live].to_vec();
+        check_model(
+            found,
+            &model,
+            1,
+            &[(85, 1)],
+            &tokens,
+            &mut judge,
+            family.name,
+        );
+        check_model(
+            found,
+            &model,
+            8,
+            &[(61, 5)],
+            &tokens,
+            &mut judge,
+            family.name,
+        );
+    }
+    judge.conclude();
 }
 
 /// Decode steps: the first, around the boundaries of splits, and the last of the context.

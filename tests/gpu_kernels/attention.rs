@@ -5,7 +5,10 @@ use crate::args;
 use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
+use greta_infer::cpu::rope::{rope, rope_table};
 use greta_infer::gpu::geometry;
+use greta_infer::graph::{Rope, RopeStyle, Yarn};
+use greta_infer::hip::DeviceBuffer;
 use half::f16;
 
 /// What a value may be off by, relative to Σ weight · |v|.
@@ -228,6 +231,122 @@ pub fn rows(bench: &Bench) {
                 } else {
                     assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
                 }
+            }
+        }
+    }
+}
+
+/// Bits of f16 of k and v turned and not, as the CPU computes them.
+fn own_row(row: &[f32], angles: &[f32], d: usize, dims: usize, style: RopeStyle) -> Vec<f16> {
+    let mut out = vec![0.0; row.len()];
+    let (x, y) = (row.as_ptr(), out.as_mut_ptr());
+    // SAFETY: both are whole heads, the table has all pairs, and the path is portable.
+    unsafe {
+        rope(
+            Isa::Portable,
+            x,
+            y,
+            row.len() / d,
+            d,
+            angles.as_ptr(),
+            style,
+            dims,
+        )
+    };
+    out.into_iter().map(f16::from_f32).collect()
+}
+
+/// From q, k and v as the products leave them to the output and the caches, with one block and with several, whose last
+/// one merges: twice over the same tickets.
+pub fn step(bench: &Bench) {
+    let mut rng = Rng::new(23);
+    for &(h, g, d) in HEADS {
+        for (s, position, window, blocks, style, whole) in [
+            (64, 0, 0, 1, RopeStyle::Half, true),
+            (200, 63, 0, 4, RopeStyle::Interleaved, true),
+            (200, 64, 0, 4, RopeStyle::Half, false),
+            (700, 699, 0, 4, RopeStyle::Interleaved, true),
+            (700, 650, 90, 3, RopeStyle::Half, true),
+            (700, 600, 0, 8, RopeStyle::Half, false),
+            (700, 255, 0, 11, RopeStyle::Interleaved, true),
+        ] {
+            let shape = Shape {
+                h,
+                g,
+                d,
+                s,
+                window,
+                position,
+                rows: 1,
+            };
+            let mut case = Case::new(&mut rng, shape);
+            let dims = if whole { d } else { d / 2 };
+            let mut angles = vec![0.0; dims];
+            let rope_of = Rope {
+                dims: dims as u32,
+                base: 10_000.0,
+                position_scale: 1.0,
+                yarn: Yarn::NONE,
+            };
+            rope_table(position, &rope_of, None, &mut angles);
+            let (k, v) = (normal(&mut rng, g * d), normal(&mut rng, g * d));
+            let (k_row, v_row) = (
+                own_row(&k, &angles, d, dims, style),
+                v.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>(),
+            );
+            let mut before = [case.k.clone(), case.v.clone()];
+            for (which, row) in [&k_row, &v_row].into_iter().enumerate() {
+                for head in 0..g {
+                    let at = (head * s + position) * d;
+                    // What the step itself appends is not there before.
+                    before[which][at..at + d].fill(f16::NAN);
+                    let cache = if which == 0 { &mut case.k } else { &mut case.v };
+                    cache[at..at + d].copy_from_slice(&row[head * d..][..d]);
+                }
+            }
+            let mut turned = vec![0.0; h * d];
+            let (x, y) = (case.q.as_ptr(), turned.as_mut_ptr());
+            // SAFETY: both are whole heads, the table has all pairs, and the path is portable.
+            unsafe { rope(Isa::Portable, x, y, h, d, angles.as_ptr(), style, dims) };
+            let q = bench.floats(&case.q);
+            case.q = turned;
+
+            let step = bench.step(position as u32, 1);
+            let [h_, g_, d_, s_, window_, dims_] = [h, g, d, s, window, dims].map(|n| n as u32);
+            let style_ = u32::from(style == RopeStyle::Half);
+            let (k, v, table) = (bench.floats(&k), bench.floats(&v), bench.floats(&angles));
+            let partials = bench.nans(h * blocks * (d.next_multiple_of(16) + 16));
+            let tickets = bench.bytes(&vec![0; 4 * g]);
+            let (kernel, geometry) = geometry::attention_step(h_, g_, d_, blocks as u32);
+            let place = format!("{shape:?} blocks {blocks} {style} {dims}");
+            let run = |y: &DeviceBuffer, quantize: u32| {
+                let caches = [0, 1].map(|i| Case::halves(bench, &before[i]));
+                let args = args![
+                    &step, &q, &k, &v, &table, &caches[0], &caches[1], &partials, &tickets, y, h_,
+                    g_, d_, dims_, style_, s_, window_, case.scale, quantize
+                ];
+                bench.launch(kernel, geometry, args);
+                for (which, want) in [&case.k, &case.v].into_iter().enumerate() {
+                    let want: Vec<u8> = want.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    assert!(bench.read(&caches[which]) == want, "{place}: cache {which}");
+                }
+                assert!(
+                    bench.read(&tickets).iter().all(|&b| b == 0),
+                    "{place}: tickets"
+                );
+            };
+            let y = bench.nans(h * d);
+            run(&y, 0);
+            let got = bench.read_floats(&y);
+            assert_near(&got, &case.expected(0), BOUND, &place);
+            if (h / g * d).is_multiple_of(32) {
+                let mut want = vec![0u8; row_bytes(h * d)];
+                // SAFETY: as in `split`.
+                unsafe { quantise_row(Isa::Portable, &got, want.as_mut_ptr()) };
+                let bytes = h * d / 32 * BLOCK_BYTES;
+                let y = bench.nans(bytes / 4);
+                run(&y, 1);
+                assert!(bench.read(&y) == want[..bytes], "{place} quantised");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! A device with the kernels loaded, and buffers on it.
 
 use crate::support::rng::Rng;
-use greta_infer::gpu::Found;
 use greta_infer::gpu::geometry::{Geometry, Machine};
+use greta_infer::gpu::{Found, Hardware};
 use greta_infer::hip::{Device, DeviceBuffer, Module, Stream};
 use std::ffi::c_void;
 
@@ -11,6 +11,7 @@ pub struct Bench {
     stream: Stream,
     module: Module,
     pub machine: Machine,
+    pub hardware: Hardware,
     pub wave: u32,
     pub compute_units: u32,
 }
@@ -69,6 +70,7 @@ impl Bench {
         // SAFETY: an embedded code object, as the compiler wrote it.
         let module = unsafe { Module::load(&device, code) }.expect("kernels that load");
         Bench {
+            hardware: Hardware::of(&found.info).expect("a tuning table that holds"),
             machine: Machine::of(&found.info),
             wave: found.info.wave,
             compute_units: found.info.compute_units,

@@ -6,8 +6,9 @@ use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
-use greta_infer::gpu::geometry;
+use greta_infer::gpu::geometry::{self, GatedShape, GemvLaunch, GemvShape};
 use greta_infer::gpu::pack::{pack_rows, row_layout};
+use greta_infer::hip::DeviceBuffer;
 use half::f16;
 
 /// What a product may be off by, relative to Σ |w · x|: f32 sums.
@@ -113,59 +114,100 @@ pub fn widths(dtype: DType) -> &'static [usize] {
     }
 }
 
-fn check_gemv(
-    bench: &Bench,
-    dtype: DType,
-    n: usize,
-    k: usize,
-    geometry: geometry::Geometry,
-    residual: bool,
-) {
+/// Three matrices of `n` rows: the launch's buffers and what it gives.
+struct Products {
+    w: [Matrix; 3],
+    n: [usize; 3],
+    packed: [DeviceBuffer; 3],
+    y: [DeviceBuffer; 3],
+}
+
+impl Products {
+    fn new(bench: &Bench, rng: &mut Rng, dtype: DType, n: [usize; 3], k: usize) -> Products {
+        let w = n.map(|n| Matrix::new(rng, dtype, n, k));
+        let packed = [0, 1, 2].map(|i| bench.bytes(&w[i].packed));
+        let y = n.map(|n| bench.nans(n));
+        Products { w, n, packed, y }
+    }
+
+    fn launch(
+        &self,
+        bench: &Bench,
+        (x, norm): (&DeviceBuffer, Option<&DeviceBuffer>),
+        residual: Option<&DeviceBuffer>,
+        launch: GemvLaunch,
+    ) {
+        let (step, dtype, k) = (bench.step(3, 1), self.w[0].dtype, self.w[0].k as u32);
+        let n = self.n.map(|n| n as u32);
+        let ([w0, w1, w2], [y0, y1, y2]) = (&self.packed, &self.y);
+        let stride = self.w[0].stride();
+        let args = args![
+            &step,
+            x,
+            norm,
+            EPS,
+            k,
+            w0,
+            y0,
+            n[0],
+            w1,
+            y1,
+            n[1],
+            w2,
+            y2,
+            n[2],
+            stride,
+            residual,
+            launch.hinted_bytes
+        ];
+        bench.launch(&name("gemv", dtype), launch.geometry, args);
+    }
+}
+
+const EPS: f32 = 1e-5;
+
+fn check_gemv(bench: &Bench, dtype: DType, n: usize, k: usize, launch: GemvLaunch, residual: bool) {
     let mut rng = Rng::new((n * 10_000 + k) as u64);
-    let w = Matrix::new(&mut rng, dtype, n, k);
+    let products = Products::new(bench, &mut rng, dtype, [n, 0, 0], k);
     let (x, exact) = activations(&mut rng, dtype, k);
     let added = normal(&mut rng, n);
-    let (step, x, packed) = (bench.step(3, 1), bench.bytes(&x), bench.bytes(&w.packed));
-    let (addend, y) = (bench.floats(&added), bench.nans(n));
-    let (n_, k_) = (n as u32, k as u32);
-    let addend = residual.then_some(&addend);
-    let args = args![
-        &step,
-        &x,
-        0u32,
-        &packed,
-        w.stride(),
-        addend,
-        0u32,
-        &y,
-        0u32,
-        n_,
-        k_
-    ];
-    bench.launch(&name("gemv", dtype), geometry, args);
+    let (x, addend) = (bench.bytes(&x), bench.floats(&added));
+    products.launch(bench, (&x, None), residual.then_some(&addend), launch);
     let want: Vec<_> = (0..n)
         .map(|i| {
-            let (sum, size) = w.dot(i, &exact);
+            let (sum, size) = products.w[0].dot(i, &exact);
             let added = if residual { f64::from(added[i]) } else { 0.0 };
             (sum + added, size + added.abs())
         })
         .collect();
-    let place = format!("gemv {dtype} [{n}, {k}] {:?}", geometry.block);
-    assert_near(&bench.read_floats(&y), &want, BOUND, &place);
+    let place = format!("gemv {dtype} [{n}, {k}] {:?}", launch.geometry);
+    assert_near(&bench.read_floats(&products.y[0]), &want, BOUND, &place);
+}
+
+fn shape(dtype: DType, n: usize, k: usize, normed: bool) -> GemvShape {
+    let n = [n as u32, 0, 0];
+    let k = k as u32;
+    GemvShape {
+        dtype,
+        n,
+        k,
+        normed,
+    }
 }
 
 pub fn gemv(bench: &Bench) {
     for &dtype in DType::RUNNABLE {
         for &k in widths(dtype) {
             for n in [1, 2, 67] {
-                let geometry = geometry::gemv(dtype, n as u32, k as u32, bench.wave);
-                check_gemv(bench, dtype, n, k, geometry, n != 2);
+                let launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
+                check_gemv(bench, dtype, n, k, launch, n != 2);
             }
         }
     }
 }
 
-/// Shapes that the geometry would not choose at these sizes.
+/// Shapes that the geometry would not choose at these sizes: few blocks that walk many rows each, and as
+/// many as there are pairs.
 pub fn every_group(bench: &Bench) {
     for &dtype in DType::RUNNABLE {
         let (n, k) = (71, if dtype.block_len() == 1 { 577 } else { 768 });
@@ -173,12 +215,12 @@ pub fn every_group(bench: &Bench) {
             .into_iter()
             .filter(|&lanes| lanes <= bench.wave)
         {
-            for threads in [64, 256] {
-                let mut geometry = geometry::gemv(dtype, n as u32, k as u32, bench.wave);
-                let groups = threads / lanes;
-                geometry.block = [lanes, groups, 1];
-                geometry.grid = [(n as u32).div_ceil(groups * geometry::GEMV_ROWS), 1, 1];
-                check_gemv(bench, dtype, n, k, geometry, false);
+            for (threads, blocks) in [(64, 36), (256, 1), (256, 3)] {
+                let mut launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
+                launch.geometry.block = [lanes, threads / lanes, 1];
+                launch.geometry.grid = [blocks, 1, 1];
+                launch.hinted_bytes = 3000 * blocks;
+                check_gemv(bench, dtype, n, k, launch, false);
             }
         }
     }
@@ -186,10 +228,11 @@ pub fn every_group(bench: &Bench) {
 
 pub fn long_rows(bench: &Bench) {
     let k = 256 * 129;
-    assert!(k / 32 > 2 * geometry::STAGED_BLOCKS as usize);
+    assert!(k * 80 / 32 > 2 * geometry::STAGED_BYTES as usize);
     for &dtype in DType::RUNNABLE {
-        let geometry = geometry::gemv(dtype, 5, k as u32, bench.wave);
-        check_gemv(bench, dtype, 5, k, geometry, false);
+        let mut launch = geometry::gemv(&bench.hardware, shape(dtype, 5, k, false));
+        launch.geometry.grid[0] = 1;
+        check_gemv(bench, dtype, 5, k, launch, false);
     }
 }
 
@@ -197,35 +240,80 @@ pub fn gemv3(bench: &Bench) {
     for &dtype in DType::RUNNABLE {
         for n in [[5usize, 3, 4], [64, 33, 0], [1, 1, 1], [37, 0, 20]] {
             let (k, mut rng) = (if dtype.block_len() == 1 { 72 } else { 256 }, Rng::new(7));
-            let w = n.map(|n| Matrix::new(&mut rng, dtype, n, k));
+            let products = Products::new(bench, &mut rng, dtype, n, k);
             let (x, exact) = activations(&mut rng, dtype, k);
-            let (step, x) = (bench.step(0, 1), bench.bytes(&x));
-            let packed = [0, 1, 2].map(|i| bench.bytes(&w[i].packed));
-            let y = n.map(|n| bench.nans(n));
-            let n_ = n.map(|n| n as u32);
-            let geometry = geometry::gemv3(dtype, n_, k as u32, bench.wave);
-            let args = args![
-                &step,
-                &x,
-                0u32,
-                &packed[0],
-                &y[0],
-                n_[0],
-                &packed[1],
-                &y[1],
-                n_[1],
-                &packed[2],
-                &y[2],
-                n_[2],
-                w[0].stride(),
-                k as u32
-            ];
-            bench.launch(&name("gemv3", dtype), geometry, args);
+            let x = bench.bytes(&x);
+            let shape = GemvShape {
+                n: n.map(|n| n as u32),
+                ..shape(dtype, 0, k, false)
+            };
+            products.launch(
+                bench,
+                (&x, None),
+                None,
+                geometry::gemv(&bench.hardware, shape),
+            );
             for i in 0..3 {
-                let want: Vec<_> = (0..n[i]).map(|row| w[i].dot(row, &exact)).collect();
+                let want: Vec<_> = (0..n[i])
+                    .map(|row| products.w[i].dot(row, &exact))
+                    .collect();
                 let place = format!("gemv3 {dtype} {n:?} matrix {i}");
-                assert_near(&bench.read_floats(&y[i]), &want, BOUND, &place);
+                assert_near(&bench.read_floats(&products.y[i]), &want, BOUND, &place);
             }
+        }
+    }
+}
+
+/// A norm in the prologue gives the bits that the norm's own kernel and the product give one after the other.
+pub fn normed(bench: &Bench) {
+    for &dtype in DType::RUNNABLE {
+        let widths: &[usize] = match dtype.block_len() {
+            1 => &[1, 7, 577, 1024, 8192],
+            32 => &[32, 576, 4096],
+            _ => &[256, 1280],
+        };
+        for &k in widths {
+            let mut rng = Rng::new(k as u64);
+            let (x, weight) = (normal(&mut rng, k), normal(&mut rng, k));
+            let mut padded = x.clone();
+            // A row's padding may hold anything.
+            padded.resize(k.next_multiple_of(16), f32::NAN);
+            let (x, norm) = (bench.floats(&padded), bench.floats(&weight));
+            let step = bench.step(0, 1);
+            let k_ = k as u32;
+            let stride = row_bytes(k) as u32;
+            let between = match dtype.is_float() {
+                true => {
+                    let y = bench.nans(k.next_multiple_of(16));
+                    let args = args![&step, &x, 0u32, &norm, EPS, &y, 0u32, k_, 1u32, 1u32];
+                    bench.launch("rms_norm", geometry::rms_norm(k_, 1, 1), args);
+                    y
+                }
+                false => {
+                    let y = bench.nans(row_bytes(k) / 4);
+                    let args = args![&step, &x, 0u32, &norm, EPS, &y, stride, k_, 1u32];
+                    bench.launch(
+                        "rms_norm_quantize",
+                        geometry::rms_norm_quantize(k_, 1),
+                        args,
+                    );
+                    y
+                }
+            };
+            let products = Products::new(bench, &mut rng, dtype, [9, 0, 0], k);
+            let launch = geometry::gemv(&bench.hardware, shape(dtype, 9, k, true));
+            products.launch(bench, (&between, None), None, launch);
+            let want = bench.read(&products.y[0]);
+            let again = Products {
+                y: [9, 0, 0].map(|n| bench.nans(n)),
+                ..products
+            };
+            again.launch(bench, (&x, Some(&norm)), None, launch);
+            assert_eq!(
+                bench.read(&again.y[0]),
+                want,
+                "normed gemv {dtype} [9, {k}]"
+            );
         }
     }
 }
@@ -239,30 +327,46 @@ pub fn activated(x: f64, kind: u32) -> f64 {
     }
 }
 
+/// Gate and up: as f32 against f64, and as blocks against the f32 rounded by the CPU.
 pub fn gated(bench: &Bench) {
     for &dtype in DType::RUNNABLE {
-        for (n, kind) in [(1usize, 0u32), (35, 1), (130, 0)] {
+        for (n, kind, blocks) in [(1usize, 0u32, 1), (35, 1, 2), (160, 0, 3)] {
             let (k, mut rng) = (if dtype.block_len() == 1 { 130 } else { 512 }, Rng::new(11));
             let w = [(); 2].map(|()| Matrix::new(&mut rng, dtype, n, k));
             let (x, exact) = activations(&mut rng, dtype, k);
-            let (step, x, y) = (bench.step(0, 1), bench.bytes(&x), bench.nans(n));
+            let (step, x) = (bench.step(0, 1), bench.bytes(&x));
             let packed = [0, 1].map(|i| bench.bytes(&w[i].packed));
-            let geometry = geometry::gated_gemv(dtype, n as u32, k as u32, bench.wave);
-            let (n_, k_) = (n as u32, k as u32);
-            let args = args![
-                &step,
-                &x,
-                0u32,
-                &packed[0],
-                &packed[1],
-                w[0].stride(),
-                &y,
-                0u32,
-                n_,
-                k_,
-                kind
-            ];
-            bench.launch(&name("gated_gemv", dtype), geometry, args);
+            let run = |y: &DeviceBuffer, quantizes: bool| {
+                let shape = GatedShape {
+                    dtype,
+                    n: n as u32,
+                    k: k as u32,
+                    quantizes,
+                };
+                let mut launch = geometry::gated_gemv(&bench.hardware, shape);
+                if quantizes {
+                    // Some blocks have several runs, and some more than others.
+                    launch.geometry.grid[0] = blocks;
+                }
+                let args = args![
+                    &step,
+                    &x,
+                    None::<&DeviceBuffer>,
+                    EPS,
+                    k as u32,
+                    &packed[0],
+                    &packed[1],
+                    w[0].stride(),
+                    y,
+                    n as u32,
+                    kind,
+                    u32::from(quantizes),
+                    launch.hinted_bytes
+                ];
+                bench.launch(&name("gated_gemv", dtype), launch.geometry, args);
+            };
+            let y = bench.nans(n);
+            run(&y, false);
             let want: Vec<_> = (0..n)
                 .map(|row| {
                     let ((gate, gate_size), (up, up_size)) =
@@ -275,11 +379,18 @@ pub fn gated(bench: &Bench) {
                     )
                 })
                 .collect();
-            assert_near(
-                &bench.read_floats(&y),
-                &want,
-                2e-6,
-                &format!("gated {dtype} [{n}, {k}]"),
+            let got = bench.read_floats(&y);
+            assert_near(&got, &want, 2e-6, &format!("gated {dtype} [{n}, {k}]"));
+
+            let blocks_bytes = n.div_ceil(32) * BLOCK_BYTES;
+            let y = bench.nans(blocks_bytes / 4);
+            run(&y, true);
+            let mut rounded = vec![0u8; row_bytes(n)];
+            // SAFETY: a row, four-byte aligned as allocations of this size are, and the path is portable.
+            unsafe { quantise_row(Isa::Portable, &got, rounded.as_mut_ptr()) };
+            assert!(
+                bench.read(&y) == rounded[..blocks_bytes],
+                "gated {dtype} [{n}, {k}] quantised"
             );
         }
     }

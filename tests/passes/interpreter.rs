@@ -109,6 +109,17 @@ impl<'g, 'a> Interpreter<'g, 'a> {
         x.iter().map(row).collect()
     }
 
+    /// A node's input normalised by its last weight.
+    fn normalised(&self, node: &Node<'_>, x: &Rows, eps: f32) -> Rows {
+        let weight = self.weight(node, node.weights.len() - 1);
+        let row = |x: &Vec<f64>| {
+            let square = dot(x, x) / x.len() as f64;
+            let factor = 1.0 / (square + f64::from(eps)).sqrt();
+            x.iter().zip(&weight).map(|(x, w)| x * factor * w).collect()
+        };
+        x.iter().map(row).collect()
+    }
+
     fn node(
         &mut self,
         node: &Node<'_>,
@@ -174,6 +185,39 @@ impl<'g, 'a> Interpreter<'g, 'a> {
             Op::GatedGemm(activation) => {
                 let [gate, up] = [0, 1].map(|i| self.product(node, i, &inputs[0]));
                 pairs(&gate, &up, &|g, u| act(activation, g) * u)
+            }
+            Op::NormGemm { eps } => {
+                let x = self.normalised(node, &inputs[0], eps);
+                let one = |index| self.product(node, index, &x);
+                return (0..node.outputs.len()).map(one).collect();
+            }
+            Op::NormGatedGemm { eps, activation } => {
+                let x = self.normalised(node, &inputs[0], eps);
+                let [gate, up] = [0, 1].map(|i| self.product(node, i, &x));
+                pairs(&gate, &up, &|g, u| act(activation, g) * u)
+            }
+            Op::AttentionStep {
+                heads,
+                dims,
+                style,
+                scale,
+                window,
+                ..
+            } => {
+                let (size, dims) = (heads.size as usize, dims as usize);
+                let row = |(x, t): (&Vec<f64>, &Vec<f64>)| turn(x, t, size, dims, style);
+                let turned = |x: &Rows| -> Rows { x.iter().zip(&inputs[3]).map(row).collect() };
+                self.append(node, &turned(&inputs[1]), &inputs[2], position);
+                let q = &turned(&inputs[0])[0];
+                let head = |h: usize| -> Vec<f64> {
+                    let all = 0..position + 1;
+                    let (sum, weighted) =
+                        self.attend(node, q, heads, h, scale, window, position, all);
+                    weighted.into_iter().map(|x| x / sum.1).collect()
+                };
+                let y = (0..heads.query as usize).flat_map(head).collect();
+                let partials = self.graph.value(node.outputs[1]).cols as usize;
+                return vec![vec![y], vec![vec![f64::NAN; partials]]];
             }
             Op::GatedMul(activation) => {
                 pairs(&inputs[0], &inputs[1], &|g, u| act(activation, g) * u)

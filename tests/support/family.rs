@@ -4,9 +4,12 @@
 use super::compare::{max_difference, rms};
 use super::gguf_writer::GgufWriter;
 use greta_infer::dtype::DType;
+use greta_infer::loader::Checkpoint;
+use greta_infer::model::Model;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 macro_rules! fixtures {
     ($($name:literal),* $(,)?) => {
@@ -101,6 +104,13 @@ impl Family {
             file = file.tensor(name, DType::F32, &[given.len()], bytes);
         }
         file.to_bytes()
+    }
+
+    /// The model that is read from those bytes.
+    pub fn model(&self, matrices: DType) -> Model {
+        let checkpoint = Checkpoint::from_bytes(Path::new(self.name), self.gguf(matrices));
+        let checkpoint = checkpoint.unwrap_or_else(|e| panic!("{e}"));
+        Model::from_checkpoint(checkpoint, None).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// The metadata's keys, without the architecture.

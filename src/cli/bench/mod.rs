@@ -6,6 +6,7 @@
 //! once from the process's start, right after loading, for a prompt of five tokens, and then for prompts of several
 //! lengths from the moment they are known.
 //!
+//! `--tune` does nothing of this: it times how launches can be laid out, and writes what is best.
 //! `--compare` adds the same steps replayed and eager, `--plot` their times along the context, `--profile` where a step's
 //! time goes.
 
@@ -15,6 +16,7 @@ mod measure;
 mod plot;
 mod report;
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::args::{BenchArgs, Format};
@@ -24,7 +26,7 @@ use super::load::{self, Loaded, Wanted};
 use super::progress::Progress;
 use super::{output, profile};
 use crate::model::Logits;
-use crate::runtime::{self, Part};
+use crate::runtime::{self, Part, Session};
 use crate::tokenizer::{Encode, Tokenizer};
 use measure::{first_token, made_up_tokens, run_once};
 use report::{Timings, summary, table};
@@ -73,6 +75,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         } = load::load(&config, &wanted)?;
         (session, Some(tokenizer), load_time)
     };
+    if let Some(file) = &args.tune {
+        return tune(&session, file);
+    }
     session
         .set_sampling(&config.sampling)
         .map_err(CliError::runtime)?;
@@ -148,6 +153,19 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             output::text(&(table(&json) + &summaries))
         }
     }
+}
+
+/// Writes the device's tuning table.
+fn tune(session: &Session, file: &Path) -> Result<(), CliError> {
+    let table = session.tune().map_err(CliError::runtime)?;
+    let Some(table) = table else {
+        let device = session.report().device;
+        let text = format!("--tune: nothing is tuned on {device}; only on a GPU");
+        return Err(CliError::Input(text));
+    };
+    let failed = |error| CliError::Input(format!("--tune {}: {error}", file.display()));
+    std::fs::write(file, &table).map_err(failed)?;
+    output::text(&table)
 }
 
 fn first_prompt(tokenizer: Option<&Tokenizer>, vocabulary: u32) -> Result<Vec<u32>, CliError> {

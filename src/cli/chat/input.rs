@@ -127,7 +127,7 @@ fn from_editor(editor: &mut Editor<Rules, MemHistory>) -> Result<Event, CliError
         Err(error) => match error {
             // Bytes that are no text end the line; the terminal itself is well.
             ReadlineError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Ok(Event::Unreadable(error.to_string()))
+                Ok(Event::Unreadable("what was typed is not UTF-8 text".into()))
             }
             error => Err(CliError::runtime(error)),
         },

@@ -121,9 +121,6 @@ fn with_recommended(args: &ChatArgs, metadata: &Metadata) -> Result<Config, CliE
         ..Config::default()
     };
     let mut config = Config::load_over(beneath, &args.model).map_err(CliError::input)?;
-    config
-        .apply_session(&args.session)
-        .map_err(CliError::input)?;
     config.apply_sampling(&args.sampling);
     config
         .apply_end(args.max_tokens, &args.stop, &args.full)

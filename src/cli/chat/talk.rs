@@ -123,6 +123,9 @@ impl<'t> Talk<'t> {
             .prompter
             .tokens(&self.conversation.messages(Some("?")), true)
         {
+            Ok(_) if self.conversation.system.is_none() => {
+                self.tell("(there is no system message now)");
+            }
             Ok(_) => self.tell("(the system message is set)"),
             Err(error) => {
                 self.conversation.system = before;

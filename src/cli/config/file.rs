@@ -85,6 +85,8 @@ pub struct SessionSection {
     pub prompt_precision: Option<Spanned<String>>,
     /// Launch every step anew instead of replaying.
     pub eager: Option<bool>,
+    /// Let a GPU's launches begin before their predecessors have finished.
+    pub overlap: Option<bool>,
 }
 
 /// `[sampling]`.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::args::{
-    FullArgs, GenerateArgs, ModelArgs, OnFull, SamplingArgs, SessionArgs, TemplateArgs,
+    FullArgs, GenerateArgs, ModelArgs, OnFull, SamplingArgs, SessionArgs, Switch, TemplateArgs,
 };
 use super::source::{Digest, Origin, Source};
 use super::threads;
@@ -65,6 +65,8 @@ pub struct Config {
     pub prompt_precision: PromptPrecision,
     /// Launch every step anew instead of replaying.
     pub eager: bool,
+    /// Let a GPU's launches begin before their predecessors have finished, where it can.
+    pub overlap: bool,
     /// How a token is chosen.
     pub sampling: Sampling,
     /// Tokens after which a text ends.
@@ -111,6 +113,7 @@ impl Default for Config {
             chunk_rows: 0,
             prompt_precision: PromptPrecision::default(),
             eager: false,
+            overlap: true,
             sampling: Sampling::greedy(),
             max_tokens: 256,
             stop: Vec::new(),
@@ -268,6 +271,7 @@ impl Config {
             session.context.map(|n| (n > 0).then_some(n)),
         );
         set(&mut self.eager, session.eager);
+        set(&mut self.overlap, session.overlap);
         Ok(())
     }
 
@@ -279,6 +283,7 @@ impl Config {
         set(&mut self.kv_type, args.kv_type);
         set(&mut self.prompt_precision, args.prompt_precision);
         self.eager |= args.eager;
+        set(&mut self.overlap, args.overlap.map(|s| s == Switch::On));
         Ok(())
     }
 

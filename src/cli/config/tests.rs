@@ -95,6 +95,7 @@ fn complete() -> File {
             chunk_rows: Some(1),
             prompt_precision: spanned(),
             eager: Some(true),
+            overlap: Some(true),
         },
         sampling: SamplingSection {
             temperature: Some(1.0),
@@ -130,6 +131,7 @@ fn default_toml_is_the_default() {
         chunk_rows: 77,
         prompt_precision: PromptPrecision::Exact,
         eager: true,
+        overlap: false,
         ignore_eos: true,
         special: false,
         on_full: OnFull::Slide,

@@ -2,54 +2,60 @@
 
 use super::{Lower, activation_code, typed};
 use crate::dtype::DType;
-use crate::gpu::geometry;
+use crate::gpu::geometry::{self, GatedShape, GemvShape};
 use crate::gpu::launch::{Args, Form, size};
 use crate::gpu::pack::row_layout;
 use crate::graph::{Activation, Element, WeightId};
 use crate::program::{Launch, Slot};
 
-/// Three weights at most share one `gemv3`.
+/// So many weights at most share one `gemv`.
 const MERGED: usize = 3;
+
+/// The weight and the eps of a norm that a product does on the way.
+type Norm = Option<(WeightId, f32)>;
 
 impl Lower<'_> {
     pub(super) fn gemm(&mut self, launch: &Launch, residual: bool) {
         let x = launch.inputs[0];
-        let products: Vec<(WeightId, Slot)> = launch
-            .weights
-            .iter()
-            .copied()
-            .zip(launch.outputs.iter().copied())
-            .collect();
-        let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
-        let alike: Vec<Vec<(WeightId, Slot)>> = products
-            .chunk_by(|a, b| dtype(a) == dtype(b))
-            .flat_map(|run| run.chunks(MERGED))
-            .map(<[_]>::to_vec)
-            .collect();
         if x.element == Element::F16 {
             let added = residual.then(|| launch.inputs[1]);
-            for run in alike {
+            for run in self.alike(launch) {
                 self.gemm_half(x, &run, added);
             }
-            return;
-        }
-        if x.rows == 1 && !residual {
-            for run in alike {
-                match run[..] {
-                    [(weight, y)] => self.product(x, weight, None, y),
-                    _ => self.gemv3(x, &run),
-                }
+        } else if x.rows > 1 {
+            let added = residual.then(|| launch.inputs[1]);
+            for (&weight, &y) in launch.weights.iter().zip(&launch.outputs) {
+                self.gemm_of_one(x, weight, added, y);
             }
-            return;
-        }
-        let added = residual.then(|| launch.inputs[1]);
-        for (weight, y) in products {
-            self.product(x, weight, added, y);
+        } else if residual {
+            let product = (launch.weights[0], launch.outputs[0]);
+            self.gemv(x, None, &[product], Some(launch.inputs[1]));
+        } else {
+            self.gemvs(launch, None);
         }
     }
 
-    /// One matrix: a `gemv` for one row, else a `gemm`.
-    fn product(&mut self, x: Slot, weight: WeightId, added: Option<Slot>, y: Slot) {
+    /// The products of one row: up to three of one type in a `gemv`.
+    pub(super) fn gemvs(&mut self, launch: &Launch, norm: Norm) {
+        for run in self.alike(launch) {
+            self.gemv(launch.inputs[0], norm, &run, None);
+        }
+    }
+
+    /// The products of a launch in runs of one type, of up to three.
+    fn alike(&self, launch: &Launch) -> Vec<Vec<(WeightId, Slot)>> {
+        let outputs = launch.outputs.iter().copied();
+        let products: Vec<(WeightId, Slot)> = launch.weights.iter().copied().zip(outputs).collect();
+        let dtype = |p: &(WeightId, Slot)| self.program.weights[p.0.index()].dtype;
+        products
+            .chunk_by(|a, b| dtype(a) == dtype(b))
+            .flat_map(|run| run.chunks(MERGED))
+            .map(<[_]>::to_vec)
+            .collect()
+    }
+
+    /// One matrix over several rows.
+    fn gemm_of_one(&mut self, x: Slot, weight: WeightId, added: Option<Slot>, y: Slot) {
         let (dtype, n, k) = self.matrix(weight);
         let mut args = Args::new();
         args.rows(x).matrix(weight, self.row_stride(weight));
@@ -57,15 +63,9 @@ impl Lower<'_> {
             Some(added) => args.rows(added),
             None => args.null().u32(0),
         };
-        args.rows(y).u32(n).u32(k);
-        if x.rows == 1 {
-            let geometry = geometry::gemv(dtype, n, k, self.wave);
-            self.push(typed("gemv", dtype), geometry, args.0);
-        } else {
-            args.u32(x.rows);
-            let geometry = geometry::gemm(n, x.rows);
-            self.push(typed("gemm", dtype), geometry, args.0);
-        }
+        args.rows(y).u32(n).u32(k).u32(x.rows);
+        let geometry = geometry::gemm(n, x.rows);
+        self.push(typed("gemm", dtype), geometry, args.0);
     }
 
     /// Up to three matrices of one type over rows of 16-bit floats; missing ones have no rows. The
@@ -102,44 +102,66 @@ impl Lower<'_> {
         self.push(typed(kernel, dtype), geometry, args.0);
     }
 
-    /// Two or three matrices of one type over one row; a missing third has no rows.
-    fn gemv3(&mut self, x: Slot, products: &[(WeightId, Slot)]) {
+    /// Up to three matrices of one type over one row; those missing have no rows.
+    fn gemv(&mut self, x: Slot, norm: Norm, products: &[(WeightId, Slot)], added: Option<Slot>) {
         let (dtype, _, k) = self.matrix(products[0].0);
         let mut args = Args::new();
-        args.rows(x);
-        let mut sizes = [0; MERGED];
-        for (index, size) in sizes.iter_mut().enumerate() {
+        args.value(x).norm(norm).u32(k);
+        let mut n = [0; MERGED];
+        for (index, n) in n.iter_mut().enumerate() {
             match products.get(index) {
                 Some(&(weight, y)) => {
-                    *size = self.matrix(weight).1;
-                    args.weight(weight, Form::Matrix).value(y).u32(*size);
+                    *n = self.matrix(weight).1;
+                    args.weight(weight, Form::Matrix).value(y).u32(*n);
                 }
                 None => {
                     args.null().null().u32(0);
                 }
             }
         }
-        args.u32(self.row_stride(products[0].0)).u32(k);
-        let geometry = geometry::gemv3(dtype, sizes, k, self.wave);
-        self.push(typed("gemv3", dtype), geometry, args.0);
+        args.u32(self.row_stride(products[0].0));
+        match added {
+            Some(added) => args.value(added),
+            None => args.null(),
+        };
+        let normed = norm.is_some();
+        let shape = GemvShape {
+            dtype,
+            n,
+            k,
+            normed,
+        };
+        let launch = geometry::gemv(self.hardware, shape);
+        args.u32(launch.hinted_bytes);
+        self.push_tuned(typed("gemv", dtype), launch, args.0);
     }
 
-    pub(super) fn gated_gemv(&mut self, launch: &Launch, activation: Activation) {
+    pub(super) fn gated_gemv(&mut self, launch: &Launch, activation: Activation, norm: Norm) {
         let (x, y) = (launch.inputs[0], launch.outputs[0]);
         let (gate, up) = (launch.weights[0], launch.weights[1]);
         let (dtype, n, k) = self.matrix(gate);
         let one = x.rows == 1 && self.matrix(up) == (dtype, n, k);
         assert!(one, "the passes fuse gates of one row and one type only");
+        let quantizes = y.element == Element::Q15A;
+        let shape = GatedShape {
+            dtype,
+            n,
+            k,
+            quantizes,
+        };
+        let launch = geometry::gated_gemv(self.hardware, shape);
         let mut args = Args::new();
-        args.rows(x)
+        args.value(x)
+            .norm(norm)
+            .u32(k)
             .weight(gate, Form::Matrix)
             .matrix(up, self.row_stride(gate))
-            .rows(y)
+            .value(y)
             .u32(n)
-            .u32(k)
-            .u32(activation_code(activation));
-        let geometry = geometry::gated_gemv(dtype, n, k, self.wave);
-        self.push(typed("gated_gemv", dtype), geometry, args.0);
+            .u32(activation_code(activation))
+            .u32(quantizes.into())
+            .u32(launch.hinted_bytes);
+        self.push_tuned(typed("gated_gemv", dtype), launch, args.0);
     }
 
     fn matrix(&self, id: WeightId) -> (DType, u32, u32) {

@@ -27,6 +27,8 @@ enum Step {
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 const fn rule(steps: &'static [Step], gpt2: bool, ignore_merges: bool, name: &'static str) -> Rule {
     Rule {
         steps,
@@ -43,6 +45,7 @@ const RULES: &[Rule] = &[
     rule(&[Step::Pattern(LLAMA3)], false, true, "llama-bpe"),
     rule(&[Step::Pattern(LLAMA3)], false, false, "smaug-bpe"),
     rule(&[Step::Pattern(QWEN2)], false, false, "qwen2"),
+    rule(&[Step::Pattern(TEKKEN)], false, true, "tekken"),
 ];
 
 impl Step {
@@ -96,9 +99,8 @@ pub(super) fn translate(parsed: &Parsed, to: &mut Metadata) -> Result<(), Import
     };
     to.insert("tokenizer.ggml.model", "gpt2");
     to.insert("tokenizer.ggml.pre", rule.name);
-    if nfc {
-        to.insert(NFC, true);
-    }
+    // Said either way, because some of the names imply it.
+    to.insert(NFC, nfc);
     let mut lines = Vec::with_capacity(parsed.json.model.merges.len());
     for (index, merge) in parsed.json.model.merges.iter().enumerate() {
         // Byte-level pieces have no spaces: the alphabet spells a space as `Ġ`.

@@ -6,8 +6,8 @@
 //!   Face writes as a regular expression, get the name that llama.cpp has for them (`byte_level`).
 //! * *SentencePiece's* (Llama 2, Mistral, Gemma), recognised by its byte fallback: the merges become scores (`scored`).
 //!
-//! GGUF has no keys for three things that change the tokens; the ones used here are this program's own, and other programs
-//! pass over them: [`NFC`], [`SPACE_PREFIX`] and [`END_IDS`]. Whatever else a `tokenizer.json` can say is refused by name.
+//! GGUF has no keys for four things that change the tokens; the ones used here are this program's own, and other programs
+//! pass over them: [`NFC`], [`SPACE_PREFIX`], [`WHOLE_IDS`] and [`END_IDS`]. Whatever else a `tokenizer.json` can say is refused by name.
 
 mod byte_level;
 mod parse;
@@ -18,7 +18,7 @@ use super::ImportError;
 use super::config::Config;
 use super::error::unsupported;
 use crate::loader::{Array, Folder, Metadata};
-use crate::tokenizer::{END_IDS, NFC, SPACE_PREFIX};
+use crate::tokenizer::{END_IDS, NFC, SPACE_PREFIX, WHOLE_IDS};
 use parse::{Parsed, TokenizerJson};
 
 /// `tokenizer.ggml.token_type`.
@@ -78,9 +78,8 @@ fn tokens(parsed: &Parsed, vocabulary: u32) -> Result<Tokens, ImportError> {
         .chain(parsed.json.added_tokens.iter().map(|token| token.id))
         .max();
     let count = count.map_or(0, |most| most as usize + 1);
-    // More tokens than rows is for whoever has both at hand to refuse; a damaged id must not reserve memory.
-    const BEYOND: usize = 1 << 20;
-    if count > vocabulary as usize + BEYOND {
+    // A token without a row could not be computed with, and a damaged id must not reserve memory.
+    if count > vocabulary as usize {
         let found = format!("token {}", count - 1);
         return Err(unsupported(
             parsed.file,
@@ -89,7 +88,7 @@ fn tokens(parsed: &Parsed, vocabulary: u32) -> Result<Tokens, ImportError> {
             format!("ids below the model's vocab_size {vocabulary}"),
         ));
     }
-    let count = count.max(vocabulary as usize);
+    let count = vocabulary as usize;
     let mut texts = vec![None; count];
     for (text, &id) in &model.vocab {
         let place = &mut texts[id as usize];

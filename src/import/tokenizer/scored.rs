@@ -7,7 +7,7 @@
 
 use super::super::ImportError;
 use super::parse::Parsed;
-use super::{Kind, SPACE_PREFIX, Tokens};
+use super::{Kind, SPACE_PREFIX, Tokens, WHOLE_IDS};
 use crate::loader::{Array, Metadata};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -44,13 +44,15 @@ pub(super) fn translate(
             "false, with byte_fallback",
         ));
     }
-    for (text, kind) in tokens.texts.iter().zip(&mut tokens.kinds) {
+    let mut whole = Vec::new();
+    for (id, (text, kind)) in tokens.texts.iter().zip(&mut tokens.kinds).enumerate() {
         if *kind == Kind::Normal && is_byte(text) {
             *kind = Kind::Byte;
         }
-        // Hugging Face finds an added `▁▁` only where somebody wrote that; the merges make it of two spaces.
+        // Hugging Face finds an added `▁▁` where somebody wrote that; of two spaces the merges make it, and it prints them.
         if *kind == Kind::UserDefined && text.contains(SPACE) {
             *kind = Kind::Normal;
+            whole.push(id as u32);
         }
     }
     let quirk = parsed
@@ -66,6 +68,9 @@ pub(super) fn translate(
     to.insert("tokenizer.ggml.pre", "default");
     to.insert("tokenizer.ggml.scores", Array::from(&scores[..]));
     to.insert("tokenizer.ggml.add_space_prefix", prefix != Prefix::Never);
+    if !whole.is_empty() {
+        to.insert(WHOLE_IDS, Array::from(&whole[..]));
+    }
     match prefix {
         Prefix::Never | Prefix::Always => {}
         Prefix::AlwaysUnlessThere => {

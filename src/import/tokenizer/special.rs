@@ -1,4 +1,4 @@
-//! Which tokens begin and end a text, and the chat templates.
+//! Which tokens begin and end a text, the chat templates, and how the model is to be sampled.
 
 use super::super::ImportError;
 use super::super::config::{Config, tokens};
@@ -126,7 +126,38 @@ pub(super) fn translate(
         }
         to.insert(key, add);
     }
+    sampling(&generation, to)?;
     chat_templates(folder, &tokenizer_config, to)
+}
+
+/// `general.sampling.*`: what `generation_config.json` recommends, under llama.cpp's names.
+fn sampling(generation: &Companion, to: &mut Metadata) -> Result<(), ImportError> {
+    let Some(file) = &generation.file else {
+        return Ok(());
+    };
+    let numbers = [
+        ("temperature", "temp"),
+        ("top_p", "top_p"),
+        ("min_p", "min_p"),
+        ("repetition_penalty", "penalty_repeat"),
+    ];
+    let wrong = |key: &str, wanted: &str, found: &Value| value(file.path(), key, wanted, found);
+    let given = |key: &str| generation.map.get(key).filter(|found| !found.is_null());
+    for (key, name) in numbers {
+        if let Some(found) = given(key) {
+            let number = found
+                .as_f64()
+                .ok_or_else(|| wrong(key, "a number", found))?;
+            to.insert(format!("general.sampling.{name}"), number as f32);
+        }
+    }
+    if let Some(found) = given("top_k") {
+        let number = found.as_i64().and_then(|number| i32::try_from(number).ok());
+        let number = number.filter(|&number| number >= 0);
+        let number = number.ok_or_else(|| wrong("top_k", "a count", found))?;
+        to.insert("general.sampling.top_k", number);
+    }
+    Ok(())
 }
 
 /// The tokens that the post-processor puts around a text.

@@ -6,6 +6,8 @@ const OPTIONS: Options = Options {
     attention_split: 4,
     gates: Gates::Any,
     gated_quantizes: true,
+    norm_cols: 0,
+    attention_blocks: None,
     half_rows: None,
 };
 
@@ -163,7 +165,9 @@ fn all_in_order() {
             ("fuse_gates", 1),
             ("merge_gemms", 0),
             ("fuse_residuals", 1),
+            ("fuse_norms", 0),
             ("fuse_rope_append", 0),
+            ("fuse_attention_steps", 0),
             ("split_attention", 0),
             ("quantize_activations", 2),
             ("eliminate_dead", 0),
@@ -186,7 +190,7 @@ fn all_in_order() {
         ["embed", "rms_norm", "gated_gemm", "quantize", "gemm"]
     );
     let left = "quantize_activations: fired 1; left 1: gated_gemm leaves it to a quantize node";
-    assert_eq!(reports[5].to_string(), left);
+    assert_eq!(reports[7].to_string(), left);
 }
 
 /// A graph that is none is refused before any pass looks at it.

@@ -1,0 +1,160 @@
+//! Choosing how `gemv` launches are laid out, by timing a program's own launches on the device.
+//!
+//! Each variant is a recording of the whole step with one choice for every launch. Launches are timed
+//! one by one, so that each kind, type and class has its own best; how much to ask L2 for ahead shows
+//! only between launches, and is chosen last by whole replays of what was best.
+
+use super::hardware::Hardware;
+use super::launch::KernelLaunch;
+use super::lower::lower;
+use super::recording::Recording;
+use super::tuning::{Choice, Class, Kind, Row, Tuning};
+use super::{Gpu, GpuError};
+use crate::dtype::DType;
+use crate::program::{Program, Step};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Steps of which each launch's shortest time counts.
+const STEPS: usize = 5;
+/// Replays that are timed together.
+const REPLAYS: u32 = 40;
+/// Threads of a block and blocks of a compute unit that are tried.
+const SHAPES: &[(u32, u32)] = &[
+    (256, 2),
+    (256, 1),
+    (256, 3),
+    (256, 4),
+    (128, 2),
+    (128, 4),
+    (128, 8),
+    (64, 8),
+];
+/// KiB asked of L2 that are tried.
+const HINTS: &[u32] = &[0, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10];
+/// What is not better by this is noise, and stays as the general row has it.
+const GAIN: f64 = 0.02;
+
+/// Launches that are tuned together.
+type Key = (Kind, DType, Class);
+type Times = BTreeMap<String, (Key, f64)>;
+
+impl Gpu {
+    /// Times variants of `program`, which is one that [`Gpu::new`] allocated for, and gives the best
+    /// as a table.
+    pub fn tune(&self, program: &Program) -> Result<Tuning, GpuError> {
+        let before = &self.shared.hardware;
+        let general = |threads, blocks| Choice {
+            lanes: 0,
+            threads,
+            blocks,
+            hint_kib: 0,
+        };
+        let mut best: BTreeMap<String, (Key, f64, Choice)> = BTreeMap::new();
+        for &(threads, blocks) in SHAPES {
+            let choice = general(threads, blocks);
+            let mut recording = self.variant(program, before, Tuning::uniform(choice))?;
+            for (name, (key, seconds)) in times(&mut recording, program)? {
+                let known = best.entry(name).or_insert((key, seconds, choice));
+                if seconds < known.1 * (1.0 - GAIN) {
+                    *known = (key, seconds, choice);
+                }
+            }
+        }
+        let table = |hint_kib: u32| {
+            let (threads, blocks) = SHAPES[0];
+            let usual = Choice {
+                hint_kib,
+                ..general(threads, blocks)
+            };
+            let rows = best
+                .values()
+                .filter(|(.., choice)| *choice != general(threads, blocks));
+            let row = |(key, _, choice): &(Key, f64, Choice)| Row {
+                kind: Some(key.0),
+                dtype: Some(key.1.name().to_ascii_lowercase()),
+                class: Some(key.2),
+                lanes: choice.lanes,
+                threads: choice.threads,
+                blocks: choice.blocks,
+                hint_kib,
+            };
+            Tuning::uniform(usual).with(rows.map(row))
+        };
+        // Without overlap nothing is asked of L2 beforehand that the loads do not ask for at once.
+        let hints = if self.overlaps() { HINTS } else { &HINTS[..1] };
+        let mut quickest: Option<(Duration, Tuning)> = None;
+        for &hint_kib in hints {
+            let table = table(hint_kib);
+            let mut recording = self.variant(program, before, table.clone())?;
+            let time = replay_time(&mut recording, program)?;
+            if quickest.as_ref().is_none_or(|(least, _)| time < *least) {
+                quickest = Some((time, table));
+            }
+        }
+        Ok(quickest.expect("at least one hint is tried").1)
+    }
+
+    fn variant(
+        &self,
+        program: &Program,
+        hardware: &Hardware,
+        tuning: Tuning,
+    ) -> Result<Recording, GpuError> {
+        let hardware = Hardware {
+            tuning,
+            ..hardware.clone()
+        };
+        let launches = lower(program, &hardware)?;
+        Recording::new(Arc::clone(&self.shared), program.clone(), launches, false)
+    }
+}
+
+/// Where a step is timed: some context, as most steps have.
+fn position(program: &Program) -> u32 {
+    (program.context - 1).min(256)
+}
+
+/// Seconds that the launches of each key take in a step, the shortest of a few times each.
+fn times(recording: &mut Recording, program: &Program) -> Result<Times, GpuError> {
+    let step = Step {
+        position: position(program),
+        tokens: &[0],
+    };
+    let mut least: Vec<Duration> = Vec::new();
+    for _ in 0..STEPS {
+        let times = recording.time_launches(step)?;
+        match least.is_empty() {
+            true => least = times,
+            false => least
+                .iter_mut()
+                .zip(times)
+                .for_each(|(least, time)| *least = time.min(*least)),
+        }
+    }
+    let mut sums = Times::new();
+    for (KernelLaunch { tuned, .. }, time) in recording.launches().iter().zip(least) {
+        if let Some(key) = *tuned {
+            let sum = sums.entry(format!("{key:?}")).or_insert((key, 0.0));
+            sum.1 += time.as_secs_f64();
+        }
+    }
+    Ok(sums)
+}
+
+fn replay_time(recording: &mut Recording, program: &Program) -> Result<Duration, GpuError> {
+    let step = Step {
+        position: position(program),
+        tokens: &[0],
+    };
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        let start = Instant::now();
+        for _ in 0..REPLAYS {
+            recording.replay(step)?;
+        }
+        least = least.min(start.elapsed());
+    }
+    Ok(least)
+}

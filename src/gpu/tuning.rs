@@ -1,0 +1,340 @@
+//! The tuning table of an architecture: `kernels/tuning/<arch>.toml`, compiled in.
+//!
+//! A row chooses how one kind of `gemv` launch is laid out, for a weight type (or all) and a class of
+//! sizes (or all); of the rows that fit a launch the last one counts, and the first row of a table
+//! fits every launch. `bench --tune` writes the table of the device it runs on. Rows are checked
+//! when they are read: one that the kernels could not run is an error that names it, not a launch.
+
+use super::gemv::THREADS;
+use crate::dtype::DType;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use thiserror::Error;
+
+/// Tables by the architectures they are for. Others have the table of the last that is no newer, or
+/// of the same maker.
+const TABLES: &[(&str, &str)] = &[
+    ("gfx90a", include_str!("../../kernels/tuning/gfx90a.toml")),
+    ("gfx942", include_str!("../../kernels/tuning/gfx942.toml")),
+    ("gfx1100", include_str!("../../kernels/tuning/gfx1100.toml")),
+    ("sm_80", include_str!("../../kernels/tuning/sm_80.toml")),
+    ("sm_90", include_str!("../../kernels/tuning/sm_90.toml")),
+];
+
+/// What a `gemv` launch does beside multiplying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Plain,
+    /// Normalises the row on the way.
+    Normed,
+    /// Gate and up.
+    Gated,
+}
+
+/// How large the weights of a launch are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Up to 4 MB: latency is what it takes.
+    Small,
+    /// More: bandwidth is.
+    Large,
+}
+
+impl Class {
+    pub fn of_bytes(bytes: u64) -> Self {
+        match bytes {
+            ..=4_000_000 => Class::Small,
+            _ => Class::Large,
+        }
+    }
+}
+
+/// How a launch is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// Lanes to a row, at most a wave's; 0: by the length of the row.
+    pub lanes: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Blocks of a compute unit at most.
+    pub blocks: u32,
+    /// KiB of weights that L2 is asked for ahead, over the whole device; 0 where the hardware has no
+    /// such request.
+    pub hint_kib: u32,
+}
+
+/// A row of a table. What it does not say (`kind`, `type`, `class`) it holds for all of.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    pub lanes: u32,
+    pub threads: u32,
+    pub blocks: u32,
+    pub hint_kib: u32,
+}
+
+impl Row {
+    fn choice(&self) -> Choice {
+        Choice {
+            lanes: self.lanes,
+            threads: self.threads,
+            blocks: self.blocks,
+            hint_kib: self.hint_kib,
+        }
+    }
+
+    fn fits(&self, kind: Kind, dtype: DType, class: Class) -> bool {
+        let named = |name: &String| name.eq_ignore_ascii_case(dtype.name());
+        self.kind.is_none_or(|k| k == kind)
+            && self.dtype.as_ref().is_none_or(named)
+            && self.class.is_none_or(|c| c == class)
+    }
+
+    /// What is wrong with it: a field, what it may be, and what it is.
+    fn fault(&self) -> Option<(&'static str, String, String)> {
+        let power = |n: u32, from: u32, to: u32| n.is_power_of_two() && (from..=to).contains(&n);
+        if self.lanes != 0 && !power(self.lanes, 8, 64) {
+            let allowed = "0, 8, 16, 32 or 64".to_string();
+            return Some(("lanes", allowed, self.lanes.to_string()));
+        }
+        if !power(self.threads, 64, THREADS) {
+            let allowed = format!("a power of two from 64 to {THREADS}");
+            return Some(("threads", allowed, self.threads.to_string()));
+        }
+        if !(1..=16).contains(&self.blocks) {
+            return Some(("blocks", "1 to 16".into(), self.blocks.to_string()));
+        }
+        if self.hint_kib > 1 << 20 {
+            return Some((
+                "hint_kib",
+                "at most 1048576".into(),
+                self.hint_kib.to_string(),
+            ));
+        }
+        let known = |name: &String| {
+            let mut all = DType::RUNNABLE.iter();
+            all.any(|d| name.eq_ignore_ascii_case(d.name()))
+        };
+        match &self.dtype {
+            Some(name) if !known(name) => Some(("type", "a weight type".into(), name.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Why a table does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TuningError {
+    #[error("tuning table of {arch}: {what}")]
+    Syntax { arch: String, what: String },
+    #[error("tuning table of {arch}, row {row}: {field}: expected {expected}, found {found}")]
+    Row {
+        arch: String,
+        /// Counted from 1.
+        row: usize,
+        field: &'static str,
+        expected: String,
+        found: String,
+    },
+    #[error("tuning table of {arch}: the first row has to fit every launch")]
+    NoDefault { arch: String },
+}
+
+/// A table that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    rows: Vec<Row>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    gemv: Vec<Row>,
+}
+
+impl Tuning {
+    /// The table for an architecture that a driver names, features and all.
+    pub fn of_arch(arch: &str) -> Result<Self, TuningError> {
+        let bare = arch.split(':').next().unwrap_or(arch);
+        let (name, text) = table_for(bare);
+        Tuning::parse(name, text)
+    }
+
+    /// Reads and checks a table.
+    pub fn parse(arch: &str, text: &str) -> Result<Self, TuningError> {
+        let file: File = toml::from_str(text).map_err(|error| TuningError::Syntax {
+            arch: arch.into(),
+            what: error.to_string().trim().replace('\n', "; "),
+        })?;
+        for (index, row) in file.gemv.iter().enumerate() {
+            if let Some((field, expected, found)) = row.fault() {
+                return Err(TuningError::Row {
+                    arch: arch.into(),
+                    row: index + 1,
+                    field,
+                    expected,
+                    found,
+                });
+            }
+        }
+        let general = |r: &Row| r.kind.is_none() && r.dtype.is_none() && r.class.is_none();
+        if !file.gemv.first().is_some_and(general) {
+            return Err(TuningError::NoDefault { arch: arch.into() });
+        }
+        Ok(Tuning { rows: file.gemv })
+    }
+
+    /// One choice for everything, as tuning tries it.
+    pub fn uniform(choice: Choice) -> Self {
+        let Choice {
+            lanes,
+            threads,
+            blocks,
+            hint_kib,
+        } = choice;
+        let row = Row {
+            kind: None,
+            dtype: None,
+            class: None,
+            lanes,
+            threads,
+            blocks,
+            hint_kib,
+        };
+        Tuning { rows: vec![row] }
+    }
+
+    /// The same table with more rows, which go before those it has.
+    pub fn with(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
+        self.rows.extend(rows);
+        self
+    }
+
+    /// What the table says of a launch.
+    pub fn choice(&self, kind: Kind, dtype: DType, class: Class) -> Choice {
+        let mut rows = self.rows.iter().rev();
+        let row = rows.find(|row| row.fits(kind, dtype, class));
+        row.expect("the first row fits all").choice()
+    }
+
+    /// As a file.
+    pub fn text(&self, note: &str) -> String {
+        let file = File {
+            gemv: self.rows.clone(),
+        };
+        let rows = toml::to_string(&file).expect("rows of numbers and names are TOML");
+        let mut text = String::new();
+        for line in note.lines() {
+            writeln!(text, "# {line}").expect("a string");
+        }
+        text + "\n" + &rows
+    }
+}
+
+/// The name and text of the table that serves an architecture.
+fn table_for(arch: &str) -> (&'static str, &'static str) {
+    let number = |arch: &str| -> u32 {
+        let digits: String = arch.chars().filter(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    };
+    if let Some(table) = TABLES.iter().find(|(name, _)| *name == arch) {
+        return *table;
+    }
+    let nvidia = arch.starts_with("sm_");
+    let mut of_maker = TABLES
+        .iter()
+        .filter(|(name, _)| name.starts_with("sm_") == nvidia);
+    let older = |(name, _): &&(&str, &str)| !nvidia || number(name) <= number(arch);
+    let found = of_maker.clone().rfind(older).or_else(|| of_maker.next());
+    *found.expect("each maker has a table")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_holds_and_every_arch_has_one() {
+        for (arch, text) in TABLES {
+            Tuning::parse(arch, text).unwrap_or_else(|e| panic!("{e}"));
+        }
+        for (arch, table) in [
+            ("gfx942:sramecc+:xnack-", "gfx942"),
+            ("sm_89", "sm_80"),
+            ("sm_100", "sm_90"),
+            ("sm_75", "sm_80"),
+            ("gfx1030", "gfx1100"),
+        ] {
+            let bare = arch.split(':').next().unwrap_or(arch);
+            assert_eq!(table_for(bare).0, table, "{arch}");
+        }
+    }
+
+    #[test]
+    fn the_last_row_that_fits_counts() {
+        let text = "gemv = [
+            { lanes = 0, threads = 256, blocks = 2, hint_kib = 0 },
+            { class = \"large\", lanes = 32, threads = 128, blocks = 4, hint_kib = 7 },
+            { type = \"q4_0\", kind = \"gated\", lanes = 16, threads = 64, blocks = 1, hint_kib = 0 },
+        ]";
+        let table = Tuning::parse("x", text).expect("a table");
+        let threads = |kind, dtype, class| table.choice(kind, dtype, class).threads;
+        assert_eq!(threads(Kind::Plain, DType::Q4_0, Class::Small), 256);
+        assert_eq!(threads(Kind::Plain, DType::Q4_0, Class::Large), 128);
+        assert_eq!(threads(Kind::Gated, DType::Q4_0, Class::Large), 64);
+        assert_eq!(threads(Kind::Gated, DType::Q8_0, Class::Large), 128);
+        // What is written is read again.
+        let again = Tuning::parse("x", &table.text("a note\nof two lines"));
+        assert_eq!(again, Ok(table));
+    }
+
+    #[test]
+    fn rows_that_kernels_cannot_run_are_refused() {
+        for (row, why) in [
+            (
+                "lanes = 12, threads = 256, blocks = 2, hint_kib = 0",
+                "lanes: expected 0, 8",
+            ),
+            (
+                "lanes = 0, threads = 512, blocks = 2, hint_kib = 0",
+                "threads: expected a power",
+            ),
+            (
+                "lanes = 0, threads = 256, blocks = 0, hint_kib = 0",
+                "blocks: expected 1 to 16",
+            ),
+            (
+                "lanes = 0, threads = 256, blocks = 2, hint_kib = 9999999",
+                "hint_kib: expected",
+            ),
+            (
+                "type = \"q9\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "found q9",
+            ),
+            (
+                "kind = \"gated\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "first row",
+            ),
+            ("lanes = 0", "missing field"),
+            (
+                "warps = 3, lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
+                "unknown field",
+            ),
+        ] {
+            let error = Tuning::parse("x", &format!("gemv = [{{ {row} }}]")).expect_err(row);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("tuning table of x") && text.contains(why),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `rope_append` and the `attention` that reads its query → one `attention_step` over one row: what
+//! each needs of the other is on the chip anyway.
+
+use super::{Report, Slots};
+use crate::graph::{Element, Graph, KvType, Node, NodeId, Op, Value};
+
+/// Positions that a block of attention takes at a time, and so the least that are worth a block.
+const CHUNK: u32 = 64;
+
+/// Shares the positions of each KV head among so many blocks that all heads have `blocks`, as far as
+/// there are positions; `None` fuses nothing.
+pub(super) fn fuse_attention_steps(
+    mut graph: Graph<'_>,
+    blocks: Option<u32>,
+) -> (Graph<'_>, Report) {
+    let mut report = Report::new("fuse_attention_steps");
+    let (producers, uses) = (graph.producers(), graph.use_counts());
+    let mut slots = Slots::new(&graph);
+    for index in 0..graph.nodes().len() {
+        let node = *graph.node(NodeId::new(index));
+        let Op::Attention {
+            heads,
+            scale,
+            window,
+        } = node.op
+        else {
+            continue;
+        };
+        let q = node.inputs[0];
+        let Some(before) = producers[q.index()] else {
+            continue;
+        };
+        let turned = *graph.node(before);
+        let Op::RopeAppend {
+            heads: turned_heads,
+            dims,
+            style,
+        } = turned.op
+        else {
+            report.skip("q is not turned with k as it is appended");
+            continue;
+        };
+        let reason = if uses[q.index()] != 1 {
+            Some("the turned q is read elsewhere too")
+        } else if turned_heads != heads || turned.states != node.states {
+            Some("it attends to another cache than the one appended to")
+        } else if graph
+            .nodes()
+            .iter()
+            .filter(|n| n.states == node.states)
+            .count()
+            != 2
+        {
+            Some("the cache is read elsewhere too")
+        } else if graph.value(q).rows > 1 {
+            Some("several rows")
+        } else if graph.state(node.states[0]).kv_type != KvType::F16 {
+            Some("the cache is not f16")
+        } else if blocks.is_none() {
+            Some("the target keeps them apart")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            report.skip(reason);
+            continue;
+        }
+        let positions = graph.state(node.states[0]).positions;
+        let shared = blocks.unwrap_or(1) / heads.kv;
+        let blocks = shared.clamp(4, 64).min(positions.div_ceil(CHUNK));
+        let partials = graph.add_value(Value {
+            name: "partials",
+            rows: 1,
+            cols: blocks * heads.query * heads.partial_len(),
+            element: Element::F32,
+        });
+        let op = Op::AttentionStep {
+            heads,
+            dims,
+            style,
+            scale,
+            window,
+            blocks,
+        };
+        slots.take(before);
+        let fused = Node {
+            op,
+            inputs: turned.inputs,
+            outputs: &[node.outputs[0], partials],
+            ..node
+        };
+        slots.replace(&graph, NodeId::new(index), fused);
+        report.fired += 1;
+    }
+    (slots.finish(&graph), report)
+}
