@@ -19,6 +19,8 @@ const EXTENT: Extent = Extent {
 };
 const OPTIONS: Options = Options {
     attention_split: 64,
+    attention_blocks: None,
+    norm_cols: 0,
     gates: Gates::Any,
     gated_quantizes: true,
     half_rows: None,

@@ -11,3 +11,5 @@
 #include "rope.hip"
 #include "sample.hip"
 #include "silu.hip"
+// After what it varies: attention and rope.
+#include "cache_q8.hip"

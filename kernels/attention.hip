@@ -23,19 +23,26 @@ struct Running {
     f32 v[8];
 };
 
-// What a block works on: N queries of the K/V head whose rows begin at k and v [S, D].
-template <u32 N> struct Work {
+DEVICE f16x8 halves_at(const f16* at) { return __builtin_bit_cast(f16x8, *(const u32x4*)at); }
+
+// The rows of a K/V head, read eight elements at a time.
+struct Halves {
+    typedef f16x8 Eight;
+    const f16* at;
+    inline __attribute__((device, always_inline)) Eight load(u64 element) const { return halves_at(at + element); }
+    MEMBER f32 value(const Eight& eight, u32 i) { return (f32)eight[i]; }
+};
+
+// What a block works on: N queries of the K/V head whose rows k and v [S, D] are.
+template <u32 N, class Cache> struct Work {
     const f32* q[N];  // [D] each
     u32 from[N];      // the first position each sees
     u32 to[N];        // one past the last
-    const f16* k;
-    const f16* v;
+    Cache k, v;
     u32 first, end;   // positions walked: all that any sees
     u32 D;
     f32 scale;
 };
-
-DEVICE f16x8 halves_at(const f16* at) { return __builtin_bit_cast(f16x8, *(const u32x4*)at); }
 
 // Lanes to a position: a power of two, from 1 to 32.
 DEVICE u32 lanes_per_position(u32 D) {
@@ -63,7 +70,7 @@ DEVICE void merge(f32& peak, f32& total, f32 (&v)[8], f32 other_peak, f32 other_
 }
 
 // Walks the positions; afterwards every lane of a wave holds the wave's result for its columns.
-template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
+template <u32 N, class Cache> DEVICE void walk(const Work<N, Cache>& work, Running (&running)[N]) {
     u32 lanes = lanes_per_position(work.D), groups = THREADS_ATTENTION / lanes;
     u32 column = thread_x() % lanes * 8, group = thread_x() / lanes;
     bool live = column < work.D;
@@ -80,15 +87,15 @@ template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
     }
     // All groups take as many turns, since sums shuffle; what a group has not is masked.
     for (u32 base = work.first; base < work.end; base += groups * POSITIONS) {
-        f16x8 keys[POSITIONS], values[POSITIONS];
+        typename Cache::Eight keys[POSITIONS], values[POSITIONS];
 #pragma unroll
         for (u32 p = 0; p < POSITIONS; p++) {
             // Past the end, the last position again: finite, and weighted by 0.
             u32 at = minimum(base + p * groups + group, work.end - 1);
-            keys[p] = values[p] = 0;
+            keys[p] = values[p] = typename Cache::Eight{};
             if (live) {
-                keys[p] = halves_at(work.k + (u64)at * work.D + column);
-                values[p] = halves_at(work.v + (u64)at * work.D + column);
+                keys[p] = work.k.load((u64)at * work.D + column);
+                values[p] = work.v.load((u64)at * work.D + column);
             }
         }
 #pragma unroll
@@ -99,7 +106,7 @@ template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
                 f32 sum = 0.0f;
 #pragma unroll
                 for (u32 i = 0; i < 8; i++)
-                    sum = __builtin_fmaf(q[n][i], (f32)keys[p][i], sum);
+                    sum = __builtin_fmaf(q[n][i], Cache::value(keys[p], i), sum);
                 scores[p] = lanes_sum(sum, lanes);
                 u32 at = base + p * groups + group;
                 if (at < work.from[n] || at >= work.to[n])
@@ -118,7 +125,7 @@ template <u32 N> DEVICE void walk(const Work<N>& work, Running (&running)[N]) {
                 running[n].total += weight;
 #pragma unroll
                 for (u32 i = 0; i < 8; i++)
-                    running[n].v[i] = __builtin_fmaf(weight, (f32)values[p][i], running[n].v[i]);
+                    running[n].v[i] = __builtin_fmaf(weight, Cache::value(values[p], i), running[n].v[i]);
             }
         }
     }
@@ -423,14 +430,14 @@ GLOBAL THREADS_AT_MOST(256) void attention_combine_quantize(const Step* step, co
 
 // y [rows, H · D] of q [rows, H · D]; row r stands at the step's position + r and sees the positions up to its own, or
 // the last `window` of them.
-GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_rows(const Step* step, const f32* q, u32 q_stride, const f16* kc,
-                                                              const f16* vc, f32* y, u32 y_stride, u32 H, u32 G, u32 D,
-                                                              u32 S, u32 window, f32 scale, u32 rows) {
+template <class Cache>
+DEVICE void attend_rows(const Step* step, const f32* q, u32 q_stride, Cache k, Cache v, f32* y, u32 y_stride, u32 H, u32 G,
+                        u32 D, u32 S, u32 window, f32 scale, u32 rows) {
     u32 g = block_y(), group = H / G, queries = live_rows(step, rows) * group, first = block_x() * QUERIES;
     // The whole block leaves, before its barriers.
     if (first >= queries)
         return;
-    Work<QUERIES> work;
+    Work<QUERIES, Cache> work;
     work.first = S;
     work.end = 0;
 #pragma unroll
@@ -443,7 +450,7 @@ GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_rows(const Step* step, 
         work.first = minimum(work.first, work.from[n]);
         work.end = maximum(work.end, work.to[n]);
     }
-    work.k = kc + (u64)g * S * D, work.v = vc + (u64)g * S * D, work.D = D, work.scale = scale;
+    work.k = k, work.v = v, work.D = D, work.scale = scale;
     Running running[QUERIES];
     walk(work, running);
 #pragma unroll
@@ -454,4 +461,10 @@ GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_rows(const Step* step, 
         if (query < queries && thread_x() < D)
             row_of(y, y_stride, query / group)[(g * group + query % group) * D + thread_x()] = sum / total;
     }
+}
+GLOBAL THREADS_AT_MOST(THREADS_ATTENTION) void attention_rows(const Step* step, const f32* q, u32 q_stride, const f16* kc,
+                                                              const f16* vc, f32* y, u32 y_stride, u32 H, u32 G, u32 D,
+                                                              u32 S, u32 window, f32 scale, u32 rows) {
+    u64 head = (u64)block_y() * S * D;
+    attend_rows(step, q, q_stride, Halves{kc + head}, Halves{vc + head}, y, y_stride, H, G, D, S, window, scale, rows);
 }

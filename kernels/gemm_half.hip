@@ -237,9 +237,6 @@ DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stri
 #endif
         // Tile t is complete, and everyone is done with tile t − 1.
         barrier();
-#if NVIDIA
-        fetch(t + STAGES - 1);
-#endif
         const f16* x_tile = x_tiles + t % STAGES * (BM * DEPTH);
         const f16* w_tile = w_tiles + t % W_BUFFERS * (BN * DEPTH);
         // Past the last tile the last is loaded and stored again, for nobody.
@@ -261,6 +258,10 @@ DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stri
         for (u32 j = 0; j < FN; j++)
             if (RIGHTS > 1)
                 load_right(0, j);
+#if NVIDIA
+        // Behind the first operands, so that products are not kept waiting for addresses.
+        fetch(t + STAGES - 1);
+#endif
 #pragma unroll
         for (u32 s = 0; s < STEPS; s++) {
             if (LEFTS == 1)

@@ -27,10 +27,15 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
     ("what_was_captured_is_the_program", gpu::twins::captured),
     ("logits_agree_with_the_oracle", gpu::sessions::oracle),
     (
+        "q8_0_cache_agrees_with_the_oracle",
+        gpu::sessions::q8_0_cache,
+    ),
+    (
         "replay_is_eager_bit_for_bit",
         gpu::sessions::replay_is_eager,
     ),
     ("decoding_is_stepping", gpu::sessions::decoding_is_stepping),
+    ("long_prompts_are_near_steps", gpu::sessions::long_prompts),
     ("memory_stays", gpu::sessions::memory_stays),
     ("bandwidth_is_measured", gpu::sessions::bandwidth),
 ];

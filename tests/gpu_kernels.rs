@@ -6,6 +6,7 @@
 mod gpu_kernels {
     pub mod attention;
     pub mod bench;
+    pub mod cache_q8;
     pub mod half;
     pub mod matrices;
     pub mod rows;
@@ -16,7 +17,7 @@ mod runner;
 mod support;
 
 use gpu_kernels::bench::Bench;
-use gpu_kernels::{attention, half, matrices, rows, sample};
+use gpu_kernels::{attention, cache_q8, half, matrices, rows, sample};
 use std::process::ExitCode;
 
 const TESTS: &[runner::Test<Bench>] = &[
@@ -42,6 +43,9 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("attention_of_one_row", attention::split),
     ("attention_of_a_whole_step", attention::step),
     ("attention_of_many_rows", attention::rows),
+    ("q8_0_append_gives_the_cpus_bits", cache_q8::append),
+    ("q8_0_attention_of_one_row", cache_q8::split),
+    ("q8_0_attention_of_many_rows", cache_q8::rows),
 ];
 
 fn main() -> ExitCode {

@@ -211,6 +211,7 @@ fn steps_that_advance_by_themselves_ask_for_nothing_else() {
     let setup = gpu::Setup {
         threads: 1,
         poison: false,
+        overlap: true,
     };
     let fetch = |name: &str| model.tensor(name);
     let gpu = Gpu::new(&found, setup, &[&program], &fetch, &|_, _| ());

@@ -147,6 +147,11 @@ pub fn kv_append(kv_heads: u32, head_size: u32, rows: u32) -> Geometry {
     rope(2 * kv_heads, head_size, rows)
 }
 
+/// `kv_append_q8` and `rope_append_q8`: a thread four columns of `[rows, heads · head_size]`.
+pub fn append_q8(heads: u32, head_size: u32, rows: u32) -> Geometry {
+    along((heads * head_size / 4).div_ceil(THREADS), rows, THREADS)
+}
+
 /// `rope_append`: a thread a pair of queries, keys or values.
 pub fn rope_append(heads: u32, kv_heads: u32, head_size: u32, rows: u32) -> Geometry {
     rope(heads + 2 * kv_heads, head_size, rows)
@@ -333,6 +338,7 @@ mod tests {
             quantize(40, 7),
             elementwise(10, 1),
             rope_append(9, 3, 64, 1),
+            append_q8(15, 64, 1),
             gemm(65, 65),
             attention_split(3, 2048, 64),
             attention_step(9, 3, 64, 32).1,

@@ -6,6 +6,7 @@
 //! host memory to the device, so that a recording holds kernels and nothing else; a step of one row
 //! finds on the device what the step before it left there.
 
+mod cache;
 mod product;
 
 use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry, Machine};
@@ -28,10 +29,11 @@ pub enum LowerError {
         op: &'static str,
         head_size: u32,
     },
-    #[error("{section}, {op}: a {kv_type} KV cache; GPU kernels take f16")]
+    #[error("{section}, {op}: `{kernel}` takes no {kv_type} KV cache")]
     KvType {
         section: Section,
         op: &'static str,
+        kernel: String,
         kv_type: KvType,
     },
 }
@@ -53,23 +55,15 @@ pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>
     }
     for (index, launch) in program.launches.iter().enumerate() {
         lower.launch = Some(index);
-        check(program, launch)?;
+        check(launch)?;
+        let before = lower.out.len();
         lower.one(launch);
+        cache::of_its_caches(program, launch, &mut lower.out[before..])?;
     }
     Ok(lower.out)
 }
 
-fn check(program: &Program, launch: &Launch) -> Result<(), LowerError> {
-    for state in &launch.states {
-        let kv_type = program.states[state.index()].kv_type;
-        if kv_type != KvType::F16 {
-            return Err(LowerError::KvType {
-                section: launch.section,
-                op: launch.op.name(),
-                kv_type,
-            });
-        }
-    }
+fn check(launch: &Launch) -> Result<(), LowerError> {
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
     | Op::AttentionStep { heads, .. }
@@ -334,8 +328,10 @@ impl Lower<'_> {
                 args.u32(heads.query).u32(heads.kv).u32(heads.size);
                 args.u32(self.program.context).u32(window.unwrap_or(0));
                 args.f32(scale).u32(rows);
-                let columns = geometry::flash_columns(heads.size);
-                let (kernel, geometry) = match columns.filter(|_| self.program.is_half()) {
+                let kv_type = self.program.states[launch.states[0].index()].kv_type;
+                let flash = self.program.is_half() && kv_type == KvType::F16;
+                let columns = geometry::flash_columns(heads.size).filter(|_| flash);
+                let (kernel, geometry) = match columns {
                     Some(columns) => (
                         format!("attention_flash_{columns}"),
                         geometry::attention_flash(

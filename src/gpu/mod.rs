@@ -46,7 +46,6 @@ use crate::loader::Tensor;
 use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
-use geometry::Machine;
 use memory::Needs;
 use std::sync::Arc;
 use weights::WeightLayout;

@@ -81,7 +81,18 @@ impl Recording {
             .iter()
             .map(|launch| Resolved::new(&program, launch, &buffers))
             .collect::<Result<Vec<_>, _>>()?;
-        let (exec, fallback) = match instantiate(&shared.stream, &mut resolved) {
+        let mut recorded = instantiate(&shared.stream, &mut resolved);
+        // Drivers have learnt to record launches that overlap later than to launch them.
+        let overlapped = |resolved: &mut [Resolved]| {
+            let changed = resolved
+                .iter_mut()
+                .filter_map(|r| r.wait_in_turn().then_some(()));
+            changed.count() > 0
+        };
+        if recorded.is_err() && overlapped(&mut resolved) {
+            recorded = instantiate(&shared.stream, &mut resolved);
+        }
+        let (exec, fallback) = match recorded {
             Ok(exec) => (Some(exec), None),
             Err(why) => (None, Some(why)),
         };

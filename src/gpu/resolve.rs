@@ -40,6 +40,10 @@ impl Resolved {
     ) -> Result<Self, GpuError> {
         let function = buffers.shared.module.function(&launch.kernel)?;
         function.allow_lds(launch.lds_bytes)?;
+        let overlaps = launch.overlaps && buffers.shared.overlap;
+        if overlaps {
+            function.prefer_lds()?;
+        }
         let value = |arg: &Arg| buffers.value(program, arg);
         let mut values: Box<[u64]> = launch.args.iter().map(value).collect();
         let pointers = values.iter_mut().map(|v| std::ptr::from_mut(v).cast());
@@ -49,11 +53,16 @@ impl Resolved {
             grid: launch.grid,
             block: launch.block,
             lds_bytes: launch.lds_bytes,
-            overlaps: launch.overlaps && buffers.shared.overlap,
+            overlaps,
             _values: values,
             pointers,
             launch: launch.launch,
         })
+    }
+
+    /// Has it begin after everything before it has finished from now on; whether that is a change.
+    pub fn wait_in_turn(&mut self) -> bool {
+        std::mem::replace(&mut self.overlaps, false)
     }
 
     /// As [`Resolved::launch`], without overlap: where each launch is timed, it has to begin at its

@@ -40,6 +40,16 @@ pub(super) trait Dialect: Send + Sync {
         subject: &dyn Fn() -> String,
     ) -> Result<Handle, HipError>;
 
+    /// Has `function` prefer LDS to cache, where they share memory.
+    fn prefer_lds(
+        &self,
+        _driver: &Driver,
+        _function: Handle,
+        _subject: &dyn Fn() -> String,
+    ) -> Result<(), HipError> {
+        Ok(())
+    }
+
     /// Whether the driver takes launches that [`Dialect::launch_overlapping`] makes.
     fn overlaps(&self) -> bool {
         false

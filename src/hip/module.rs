@@ -123,6 +123,17 @@ impl Function {
             .allow_lds(driver, self.handle, bytes, &subject)
     }
 
+    /// Asks for as much of a compute unit's memory as LDS, not as cache, as there can be. Where the two share it (NVIDIA),
+    /// kernels that ask for different shares cannot be on one unit at the same time. A hint.
+    pub fn prefer_lds(&self) -> Result<(), HipError> {
+        let device = &self.module.loaded.device;
+        device.bind()?;
+        let driver = device.driver();
+        driver
+            .dialect
+            .prefer_lds(driver, self.handle, &|| self.name.to_string())
+    }
+
     /// The most threads that a block of it can have.
     pub fn max_threads(&self) -> Result<u32, HipError> {
         self.attribute(sys::FUNCTION_MAX_THREADS)

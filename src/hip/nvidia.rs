@@ -159,6 +159,11 @@ use sys::CUdevice_attribute_enum as Attribute;
 use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_DYNAMIC_LDS;
 use sys::CUjit_option_enum::{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
 
+use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT as LDS_SHARE;
+
+/// All that can be LDS.
+const LDS_SHARE_PERCENT: i32 = 100;
+
 /// Room for what the driver's compiler has to say of a program it refuses.
 const LOG_BYTES: usize = 4096;
 
@@ -249,6 +254,18 @@ impl Dialect for Nvidia {
         let log = log.to_string_lossy().trim().replace('\n', "; ");
         let detail = (!log.is_empty()).then_some(log);
         Err(driver.failure(status, self.module_load.name, subject(), detail))
+    }
+
+    fn prefer_lds(
+        &self,
+        driver: &Driver,
+        function: Handle,
+        subject: &dyn Fn() -> String,
+    ) -> Result<(), HipError> {
+        // SAFETY: `function` is a live handle, by whoever holds the `Function`.
+        let status =
+            unsafe { (self.set_attribute.function)(function, LDS_SHARE as i32, LDS_SHARE_PERCENT) };
+        driver.check(status, self.set_attribute.name, subject)
     }
 
     fn overlaps(&self) -> bool {

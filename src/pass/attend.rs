@@ -2,7 +2,7 @@
 //! each needs of the other is on the chip anyway.
 
 use super::{Report, Slots};
-use crate::graph::{Element, Graph, Node, NodeId, Op, Value};
+use crate::graph::{Element, Graph, KvType, Node, NodeId, Op, Value};
 
 /// Positions that a block of attention takes at a time, and so the least that are worth a block.
 const CHUNK: u32 = 64;
@@ -54,6 +54,8 @@ pub(super) fn fuse_attention_steps(
             Some("the cache is read elsewhere too")
         } else if graph.value(q).rows > 1 {
             Some("several rows")
+        } else if graph.state(node.states[0]).kv_type != KvType::F16 {
+            Some("the cache is not f16")
         } else if blocks.is_none() {
             Some("the target keeps them apart")
         } else {

@@ -90,6 +90,15 @@ impl ByteLevel {
         self.pre.composed
     }
 
+    /// Whether merging alone makes `text` one token: then it is a word of the vocabulary, whatever else it looks like. Not
+    /// to be told where whole words are looked up before any merging.
+    pub(super) fn is_word(&self, text: &str) -> bool {
+        let id = self.token_id(text);
+        let tokens = self.model.tokenize(text);
+        let one = tokens.is_ok_and(|tokens| tokens.len() == 1 && Some(tokens[0].id) == id);
+        one && !self.pre.ignore_merges
+    }
+
     /// The token whose text is exactly `text`.
     pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         self.model.token_to_id(text)

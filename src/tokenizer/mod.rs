@@ -7,8 +7,9 @@
 //! * `llama`: SentencePiece's byte-pair encoding by scores, with byte fallback (`spm`).
 //!
 //! Where implementations differ, llama.cpp's behaviour is the reference, because the files are made for it: how special
-//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Three of
+//! tokens are cut out of the text (`partition`), which tokens end generation (`roles`), where a space is added. Some of
 //! its rules are not followed: Qwen's text is brought to Unicode's normal form C first, as the models' own tokenizer does;
+//! an ordinary word that looks like an end, such as Qwen's `</s>`, is a word;
 //! a GPT-2 vocabulary that names no EOS token has none, rather than whatever token 11 is; and decoding removes no spaces
 //! before punctuation, so that decoding what was encoded gives the text back where the vocabulary allows it.
 //!
@@ -198,7 +199,13 @@ impl Tokenizer {
                 defaults,
             )
         };
-        let find = |text: &str| model.token_id(text);
+        // Qwen has an ordinary word `</s>`, which ends no text.
+        let kinds = list.kinds.clone();
+        let word = |text: &str, id: u32| match &model {
+            Model::ByteLevel(model) => kinds[id as usize] == Kind::Normal && model.is_word(text),
+            Model::Scored(_) => false,
+        };
+        let find = |text: &str| model.token_id(text).filter(|&id| !word(text, id));
         let roles = Roles::read(metadata, &mut list, find, &defaults)?;
         let space_prefix = match model {
             Model::ByteLevel(_) => SpacePrefix::Never,

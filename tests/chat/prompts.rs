@@ -7,7 +7,7 @@ use greta_infer::chat::{
     ChatError, Conversation, Message, Prompter, Role, Source, built_in, built_in_names,
     drop_pieces, fit, recommended,
 };
-use greta_infer::loader::{Checkpoint, Metadata};
+use greta_infer::loader::Metadata;
 use greta_infer::sampler::Sampling;
 use greta_infer::tokenizer::{Encode, Tokenizer};
 
@@ -408,7 +408,7 @@ fn folders_recommend_their_sampling() {
     }
     let open = |generation: &str| {
         fs::write(folder.path().join("generation_config.json"), generation).unwrap();
-        Checkpoint::open(folder.path())
+        greta_infer::import::open(folder.path(), None)
     };
     let standard = Sampling::default();
     let check = |generation: &str, expected: Sampling| {

@@ -1,5 +1,6 @@
 //! How far a launch's values may be from its twin's.
 
+use greta_infer::cpu::half_rows::widen_row;
 use greta_infer::graph::{Element, Op};
 use greta_infer::program::{Launch, Slot};
 use half::f16;
@@ -17,8 +18,17 @@ pub struct Distance {
 }
 
 /// What is allowed, from what each kernel rounds.
-fn allowed(launch: &Launch) -> Distance {
+fn allowed(launch: &Launch, half: bool) -> Distance {
     let by = |rms: f64, widest: f64| Distance { rms, widest };
+    let is_half = |slots: &[Slot]| slots.first().is_some_and(|s| s.element == Element::F16);
+    if is_half(&launch.outputs) {
+        // Values a little apart are rounded to different neighbours of eleven bits.
+        return by(1e-4, 4e-3);
+    }
+    if is_half(&launch.inputs) || (half && matches!(launch.op, Op::Attention { .. })) {
+        // Eleven bits of weights, or of queries and of what values are weighted by.
+        return by(1e-3, 1e-2);
+    }
     let quantizes = launch
         .outputs
         .first()
@@ -26,6 +36,12 @@ fn allowed(launch: &Launch) -> Distance {
     if launch.op == Op::Quantize {
         // The same rounding, bit for bit.
         return by(0.0, 0.0);
+    }
+    if let Op::NormGatedGemm { .. } = launch.op
+        && quantizes
+    {
+        // Rounded twice: the row that was normalised, and what came of it.
+        return by(1e-4, 2e-3);
     }
     if quantizes {
         // Values a little apart fall on different sides of a boundary of 1/16256 of the largest.
@@ -43,6 +59,8 @@ fn allowed(launch: &Launch) -> Distance {
 /// The worst that was found, by kernel.
 #[derive(Default)]
 pub struct Judge {
+    /// Whether the program's products, and so its attention, take 16-bit floats.
+    pub half: bool,
     worst: BTreeMap<String, Distance>,
     pub faults: Vec<String>,
 }
@@ -57,7 +75,7 @@ impl Judge {
         (cpu, gpu): (&[u8], &[u8]),
         place: &str,
     ) {
-        let bound = allowed(launch);
+        let bound = allowed(launch, self.half);
         // What lies in the room for partial results is the kernel's own business.
         let private = usize::from(matches!(launch.op, Op::AttentionStep { .. }));
         for slot in &launch.outputs[..launch.outputs.len() - private] {
@@ -137,6 +155,11 @@ fn vectors(launch: &Launch, slot: &Slot, seen: usize, row: &[u8]) -> Vec<Vec<f64
             .chunks_exact(BLOCK_BYTES)
             .take((slot.cols as usize).div_ceil(32));
         return vec![blocks.flat_map(dequantised).collect()];
+    }
+    if slot.element == Element::F16 {
+        let mut values = vec![0.0; slot.cols as usize];
+        widen_row(row, &mut values);
+        return vec![values.into_iter().map(f64::from).collect()];
     }
     let Op::AttentionSplit { heads, split, .. } = launch.op else {
         return vec![floats(0, slot.cols as usize)];

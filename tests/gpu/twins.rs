@@ -173,6 +173,7 @@ fn check_model(
     place: &str,
 ) {
     let program = program(model, found, rows, CONTEXT, Logits::Last);
+    judge.half = program.is_half();
     let mut twins = twins(model, found, program);
     let mut rng = Rng::new(5);
     for &(position, live) in starts {
@@ -231,6 +232,7 @@ pub fn chunks(found: &Found) {
     for recipe in recipes() {
         let starts = [(0, 8), (61, 5), (CONTEXT - 8, 8), (3, 1)];
         check(found, recipe, 8, &starts, &mut judge);
+        // Rounded to 16-bit floats, but for f32 weights.
         check(found, recipe, 70, &[(0, 70), (20, 66)], &mut judge);
     }
     judge.conclude();

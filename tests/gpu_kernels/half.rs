@@ -242,8 +242,8 @@ pub fn rows(bench: &Bench) {
         }
 
         let w = normal(&mut rng, len);
-        let up: Vec<f32> = normal(&mut rng, all.len() * len);
-        let (weights, ups) = (bench.floats(&w), bench.floats(&up));
+        let gate: Vec<f32> = normal(&mut rng, all.len() * len);
+        let (weights, gates) = (bench.floats(&w), bench.floats(&gate));
         let eps = 1e-5f32;
         let near =
             |y: &greta_infer::hip::DeviceBuffer, want: &dyn Fn(usize) -> Vec<f64>, what: &str| {
@@ -294,11 +294,12 @@ pub fn rows(bench: &Bench) {
         near(&y, &normed, "norm");
         for kind in [0u32, 1] {
             let y = bench.nans(all.len() * stride / 4);
+            // Any numbers are gated, by gates as there are.
             let args = args![
                 &step,
-                &x,
+                &gates,
                 x_stride,
-                &ups,
+                &x,
                 x_stride,
                 &y,
                 stride as u32,
@@ -308,7 +309,7 @@ pub fn rows(bench: &Bench) {
             ];
             launch("gated_mul_half", args);
             let gated = |r: usize| -> Vec<f64> {
-                let pairs = all[r].iter().zip(&up[r * len..]);
+                let pairs = gate[r * len..].iter().zip(&all[r]);
                 let gate = |(&g, &u): (&f32, &f32)| activated(f64::from(g), kind) * f64::from(u);
                 pairs.map(gate).collect()
             };

@@ -131,7 +131,7 @@ fn turns_end_where_each_family_ends_them() {
     let mut zip = fixture();
     for (name, ends) in [
         ("llama2", &["</s>"][..]),
-        ("llama3", &["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]),
+        ("llama3", &["<|end_of_text|>", "<|eot_id|>"]),
         ("qwen2", &["<|im_end|>", "<|endoftext|>"]),
         ("qwen3", &["<|im_end|>", "<|endoftext|>"]),
         ("tekken", &["</s>"]),

@@ -1,4 +1,4 @@
-//! Matrix kernels over float weights (F32, F16, BF16) exactly as the file holds them: row-major, unaligned, zero copy.
+//! Matrix kernels over float weights (F32, F16, BF16) exactly as the file holds them: row-major, unaligned.
 //!
 //! y [R, N] = x [R, K] · Wᵀ, W [N, K], one or two [panels](super::panel) of 16 weight rows a call, activations f32.
 //!
@@ -7,6 +7,10 @@
 //! - More rows are bound by arithmetic: each panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
 //!   each weight is converted once a call, and both are multiplied by a tile of registers together, sharing its loads of
 //!   activations.
+//!
+//! `vdpbf16ps` does 32 products where an f32 multiply-add does 16, but an f16 weight is two bfloat16 and an activation of
+//! 16 bits another two: three products for what counts, 10.7 of 32. It was not written. On Zen 4, where a multiply-add of
+//! 16 lanes takes a cycle, 256 rows of f16 at K = 576 reach 57 GMAC/s, 15.4 a cycle.
 
 mod gemv;
 mod panels;
