@@ -93,7 +93,7 @@ fn exit_codes_tell_usage_input_and_success_apart() {
     };
     model("none.gguf", &["none.gguf", "no such file"]);
     model("not-a-model.gguf", &["not-a-model.gguf"]);
-    model(".", &["not a file"]);
+    model(".", &["a directory"]);
     // Success.
     bench.run(&["--version"]).expect(0, &[]);
     let help = bench.run(&["--help"]);
