@@ -84,7 +84,9 @@ impl Recording {
         let mut recorded = instantiate(&shared.stream, &mut resolved);
         // Drivers have learnt to record launches that overlap later than to launch them.
         let overlapped = |resolved: &mut [Resolved]| {
-            let changed = resolved.iter_mut().filter_map(|r| r.wait_in_turn().then_some(()));
+            let changed = resolved
+                .iter_mut()
+                .filter_map(|r| r.wait_in_turn().then_some(()));
             changed.count() > 0
         };
         if recorded.is_err() && overlapped(&mut resolved) {

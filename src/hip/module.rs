@@ -129,7 +129,9 @@ impl Function {
         let device = &self.module.loaded.device;
         device.bind()?;
         let driver = device.driver();
-        driver.dialect.prefer_lds(driver, self.handle, &|| self.name.to_string())
+        driver
+            .dialect
+            .prefer_lds(driver, self.handle, &|| self.name.to_string())
     }
 
     /// The most threads that a block of it can have.

@@ -263,9 +263,8 @@ impl Dialect for Nvidia {
         subject: &dyn Fn() -> String,
     ) -> Result<(), HipError> {
         // SAFETY: `function` is a live handle, by whoever holds the `Function`.
-        let status = unsafe {
-            (self.set_attribute.function)(function, LDS_SHARE as i32, LDS_SHARE_PERCENT)
-        };
+        let status =
+            unsafe { (self.set_attribute.function)(function, LDS_SHARE as i32, LDS_SHARE_PERCENT) };
         driver.check(status, self.set_attribute.name, subject)
     }
 
