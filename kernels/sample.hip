@@ -284,9 +284,9 @@ DEVICE void empty(Choice& choice) {
 }
 
 // The bin that holds the last token of the shortest prefix that reaches `target`, which is above `before` and at most
-// that and all bins together: c.bin, with what comes before it in c.before and, of tokens, in c.listed;
-// c.upto tokens with it. With `fraction` the target is that share of all. It is returned, at least 1, since the first
-// token always survives.
+// that and all bins together: choice.bin, with what comes before it in choice.before and, of tokens, in choice.listed;
+// choice.upto are the tokens with it. With `fraction` the target is that share of all. It is returned, at least 1, since
+// the first token always survives.
 DEVICE u64 cross(Choice& choice, u64 before, u32 count_before, bool by_weight, bool fraction, u64 target) {
     // All bins are full before they are summed.
     barrier();

@@ -31,6 +31,9 @@
 //! `sampler`; `gpu` ← those and `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`,
 //! `sampler`; `chat` ← `tokenizer`, `loader`, `sampler`; `cli` on top.
 //!
+//! [`loader`] reads what lies on the disk, GGUF files as a [`Checkpoint`](loader::Checkpoint). [`import`] presents a Hugging
+//! Face folder as the same, and any checkpoint in another weight type.
+//!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
 //! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
 //! program to kernel launches, captures them once into the driver's graph and replays that.

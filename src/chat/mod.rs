@@ -9,7 +9,7 @@
 //! A template writes special tokens as text, `<|im_end|>` for example, and the whole rendering is tokenized at once, so
 //! that words merge across the borders of a message as they did in training. What a person typed must not become such a
 //! token. Tokenizing messages apart from the template would break those merges, and the borders are not even known after
-//! a template has trimmed, split or quoted a message. Therefore [`guard`] replaces, before rendering, the first
+//! a template has trimmed, split or quoted a message. Therefore [`guard()`] replaces, before rendering, the first
 //! character of every special token's spelling in a message by a private-use character that occurs nowhere else in the
 //! conversation or the template. It is one character for one, so the template's string functions see the same lengths
 //! and the same white space. After rendering, special tokens are cut out of the text, which the guarded spellings no

@@ -21,6 +21,7 @@ mod requantize;
 mod rope;
 mod tensors;
 mod tokenizer;
+mod window;
 
 pub use error::ImportError;
 pub use requantize::{requantize, type_for, vectors_to};
