@@ -55,5 +55,5 @@ pub fn weigh(row: &[f32], max: f32, inverse_temperature: f32, floor: f32, out: &
 
 /// `⌊fraction · total / 2⁶⁴⌋`: below `total` unless that is 0.
 pub fn share(fraction: u64, total: u64) -> u64 {
-    (u128::from(fraction) * u128::from(total) >> 64) as u64
+    ((u128::from(fraction) * u128::from(total)) >> 64) as u64
 }

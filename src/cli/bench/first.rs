@@ -31,14 +31,17 @@ pub struct FirstToken {
     pub limit_percent: Option<f64>,
 }
 
+/// Computes a prompt and chooses a token.
+pub type FirstTokenOf<'f> = dyn FnMut(&mut Session, &[u32]) -> Result<(), CliError> + 'f;
+
 /// A length and its median time, where it was timed.
 pub type Timed = (usize, Option<Duration>);
 
-/// Times every length that the context holds. `first_token` computes a prompt and chooses a token.
+/// Times every length that the context holds.
 pub fn time(
     session: &mut Session,
     repeat: usize,
-    first_token: &mut dyn FnMut(&mut Session, &[u32]) -> Result<(), CliError>,
+    first_token: &mut FirstTokenOf<'_>,
 ) -> Result<Vec<Timed>, CliError> {
     let mut timed: Vec<Timed> = Vec::new();
     let mut seconds_per_token = 0.0;
