@@ -190,6 +190,16 @@ DEVICE i32 dot4(u32 a, u32 b, i32 acc) {
 #endif
 }
 
+// a · b, rounded, never contracted with a sum that it goes into: NVIDIA's back end fuses whatever the pragma says.
+DEVICE f32 rounded_product(f32 a, f32 b) {
+#if NVIDIA
+    return __nvvm_mul_rn_f(a, b);
+#else
+#pragma clang fp contract(off)
+    return a * b;
+#endif
+}
+
 // e^x with a relative error below 2e-7; 0 below −87; NaN stays NaN. The CPU's polynomial (src/cpu/simd/exp.rs), so that
 // all machines agree and none needs a device library; hardware exponentials lose a digit at large arguments.
 DEVICE f32 exponential(f32 x) {

@@ -20,8 +20,8 @@ DEVICE Pair turned(const f32* head, const f32* table, u32 i, u32 dims, u32 style
     p.a = style ? i : 2 * i;
     p.b = style ? i + dims / 2 : 2 * i + 1;
     f32 cosine = table[2 * i], sine = table[2 * i + 1], a = head[p.a], b = head[p.b];
-    p.x = a * cosine - b * sine;
-    p.y = a * sine + b * cosine;
+    p.x = rounded_product(a, cosine) - rounded_product(b, sine);
+    p.y = rounded_product(a, sine) + rounded_product(b, cosine);
     return p;
 }
 

@@ -180,7 +180,7 @@ fn types() {
 #[test]
 fn tensors_without_a_place() {
     for name in [
-        "blk.0.attn_q.bias",
+        "blk.0.attn_sinks.weight",
         "blk.1.attn_q.weight",
         "blk.0.attn_q_norm.weight",
     ] {

@@ -296,7 +296,7 @@ fn operands_of_a_fused_step() {
         |g| g.inputs(7, &[8]) => "n7 gemm: inputs: expected 2, found 1";
         |g| g.inputs(7, &[8, 7]) => "n7 gemm: columns of the residual: expected 8, found 192";
         |g| g.inputs(7, &[8, 8]) => "n7 gemm: residual: expected f32, found q15a";
-        |g| g.values[10].element = Element::F32 => "n8 quantize: output: expected q15a, found f32";
+        |g| g.values[10].element = Element::F32 => "n8 quantize: output: expected q15a or f16, found f32";
         |g| g.inputs(8, &[8]) => "n8 quantize: input: expected f32, found q15a";
         |g| g.takes(9, &[6]) => "n9 gated_gemm: weights: expected 2, found 1";
         |g| g.reshape("up", &[10, 8]) => "n9 gated_gemm: up: expected [12, 8], found [10, 8]";
@@ -308,7 +308,7 @@ fn operands_of_a_fused_step() {
 fn elements() {
     broken! { built:
         |g| g.values[2].element = Element::Q15A =>
-            "n3 gemm: q.w: expected f32 activations for a float weight, found q15a";
+            "n3 gemm: q.w: expected f32 or f16 activations for a float weight, found q15a";
         |g| g.values[3].element = Element::Q15A => "n3 gemm: output: expected f32, found q15a";
         |g| g.values[7].element = Element::Q15A => "n8 rope: input: expected f32, found q15a";
         |g| g.values[10].element = Element::Q15A =>

@@ -102,11 +102,14 @@ fn a_prompt_computes_only_what_is_new() {
     check(session, &tokens, 8);
 }
 
+/// What goes on in a full context.
+type OnFull<'f> = &'f mut dyn FnMut(Full<'_>) -> Option<Vec<u32>>;
+
 fn generate(
     opened: &mut Opened,
     prompt: &[u32],
     max_tokens: usize,
-    on_full: Option<&mut dyn FnMut(Full<'_>) -> Option<Vec<u32>>>,
+    on_full: Option<OnFull<'_>>,
 ) -> (Generation, String) {
     let sampling = Sampling::greedy();
     let settings = Settings {
