@@ -310,14 +310,15 @@ fn elements() {
         |g| g.values[2].element = Element::Q15A =>
             "n3 gemm: q.w: expected f32 or f16 activations for a float weight, found q15a";
         |g| g.values[3].element = Element::Q15A => "n3 gemm: output: expected f32, found q15a";
-        |g| g.values[7].element = Element::Q15A => "n8 rope: input: expected f32, found q15a";
+        |g| g.values[7].element = Element::Q15A =>
+            "n7 rms_norm: output of several groups: expected f32, found q15a";
         |g| g.values[10].element = Element::Q15A =>
             "n11 attention: output: expected f32, found q15a";
         |g| g.values[12].element = Element::Q15A => "n13 add: x: expected f32, found q15a";
     }
     broken! { fused:
         |g| g.retype("k", DType::F16) =>
-            "n3 gemm: k: expected f32 activations for a float weight, found q15a";
+            "n3 gemm: k: expected f32 or f16 activations for a float weight, found q15a";
         |g| { g.retype("k", DType::F16); g.set_element(v(2), Element::F32); } =>
             "n3 gemm: weights: expected quantised, found float";
         |g| { g.retype("up", DType::F16); g.inputs(9, &[9]); } =>
@@ -326,7 +327,7 @@ fn elements() {
             "n5 attention_split: partials: expected f32, found q15a";
         |g| g.values[9].element = Element::Q15A => "n7 gemm: output: expected f32, found q15a";
         |g| g.inputs(11, &[8]) =>
-            "n11 gemm: logits.w: expected f32 activations for a float weight, found q15a";
+            "n11 gemm: logits.w: expected f32 or f16 activations for a float weight, found q15a";
     }
 }
 

@@ -296,7 +296,15 @@ impl Session {
         self.linked = false;
         let mut done = 0;
         while done < tokens.len() {
-            done += self.chunk(&tokens[done..])?;
+            let left = &tokens[done..];
+            done += match self.steps(left.len()) {
+                true => {
+                    self.step(left[0])?;
+                    self.prompt_rows += 1;
+                    1
+                }
+                false => self.chunk(left, tokens.len())?,
+            };
             if on_chunk(done).is_break() {
                 break;
             }
@@ -324,7 +332,7 @@ impl Session {
         self.linked = false;
         let mut done = 0;
         while done < tokens.len() {
-            let rows = self.chunk(&tokens[done..])?;
+            let rows = self.chunk(&tokens[done..], tokens.len())?;
             let Ran::Prompt { index, .. } = self.last else {
                 unreachable!("a chunk ran last");
             };
@@ -336,9 +344,14 @@ impl Session {
         Ok(())
     }
 
-    /// Appends as many of `tokens` as one recording takes; how many they were.
-    fn chunk(&mut self, tokens: &[u32]) -> Result<usize, SessionError> {
-        let (index, rows) = chunks::next(tokens.len(), &self.chunk_rows);
+    /// Whether so few tokens of a prompt are quicker as single steps.
+    fn steps(&self, left: usize) -> bool {
+        left <= chunks::STEPPED && self.decode.queues() && self.options.logits == Logits::Last
+    }
+
+    /// Appends as many of `tokens`, the end of a prompt of `prompt`, as one recording takes; how many they were.
+    fn chunk(&mut self, tokens: &[u32], prompt: usize) -> Result<usize, SessionError> {
+        let (index, rows) = chunks::next(tokens.len(), prompt, &self.chunk_rows);
         let step = Step {
             position: self.position,
             tokens: &tokens[..rows],
