@@ -69,7 +69,7 @@ pub struct Rounded {
 
 impl Rounded {
     /// # Safety
-    /// As [`Task::run`].
+    /// As `Task::run`.
     pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         // SAFETY: the caller's promise; the inner task's share of the rows is this worker's below.
         unsafe {
@@ -106,7 +106,7 @@ impl Widened {
     }
 
     /// # Safety
-    /// As [`Task::run`].
+    /// As `Task::run`.
     pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let held = scratch.kernel;
         // SAFETY: the caller's promise; the scratch is as long as `scratch_bytes` says, aligned to 64
