@@ -242,8 +242,9 @@ DEVICE u32 share(u32 count, u32& mine) {
 // Turns until every one of `count` rows or pairs from this block's first on has a group.
 DEVICE u32 turns_for(u32 count, bool block) {
     u32 groups = threads_y();
-    // In a wave of several groups the first has the most to do.
-    u32 first = block ? 0 : thread_y() / (WAVE / threads_x()) * (WAVE / threads_x());
+    // In a wave of several groups, a power of two of them, the first has the most to do.
+    u32 in_wave = WAVE >> __builtin_ctz(threads_x());
+    u32 first = block ? 0 : thread_y() & ~(in_wave - 1);
     return count > first ? (count - first + groups - 1) / groups : 0;
 }
 
