@@ -171,6 +171,8 @@ fn write(
     let mut name = output.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".part-{}", std::process::id()));
     let part = output.with_file_name(name);
+    // Caught before there is a file to leave behind.
+    interrupt::catch()?;
     let file = File::options()
         .write(true)
         .create_new(true)
@@ -178,7 +180,6 @@ fn write(
         .map_err(refused)?;
     let unfinished = Unfinished(part.clone());
     interrupt::remove_at_end(Some(part.clone()));
-    interrupt::catch()?;
 
     let total = tensors.iter().map(TensorInfo::bytes).sum();
     let bar = progress.bytes("writing", total);
