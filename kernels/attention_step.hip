@@ -80,18 +80,16 @@ DEVICE void patch_rows(f16x8 (&rows)[TURNS], const f16* own, const StepWork& wor
 }
 
 // Heads `head` … of the group, up to N of them; those past the group repeat its last and store nothing. LANES lanes
-// have a position's columns, eight each. The next chunk's keys are on the way while this one's values are used.
-template <u32 N, u32 LANES> DEVICE void step_heads(StepExchange& exchange, const StepWork& work, u32 head) {
-    constexpr u32 GROUPS_OF_LANES = STEP_THREADS / LANES, TURNS = CHUNK / GROUPS_OF_LANES;
+// have a position's columns, eight each. `keys` and `values` are those of the first chunk, perhaps on the way; the next
+// chunk's keys are on the way while this one's values are used.
+template <u32 N, u32 LANES, u32 TURNS>
+DEVICE void step_heads(StepExchange& exchange, const StepWork& work, u32 head, f16x8 (&keys)[TURNS], f16x8 (&values)[TURNS]) {
+    constexpr u32 GROUPS_OF_LANES = STEP_THREADS / LANES;
     static_assert(GROUPS_OF_LANES * TURNS == CHUNK && N <= STEP_WAVES, "a thread has whole positions, a query a wave");
     u32 thread = thread_x(), wave = thread / WAVE, lane = thread % WAVE, D = work.D;
     u32 column = thread % LANES * 8, group = thread / LANES;
     bool live = column < D;
-    // Idle lanes load column 0 and multiply it by 0 in q; what they sum of V is not stored.
     u32 from_column = live ? column : 0;
-    f16x8 keys[TURNS], values[TURNS];
-    load_rows<LANES, TURNS>(keys, work.k, work, work.chunk, from_column);
-    load_rows<LANES, TURNS>(values, work.v, work, work.chunk, from_column);
     // The turned queries and the step's own rows are in LDS; or all have read what the heads before left there.
     barrier();
     f32x4 queries[N][2];
@@ -121,7 +119,9 @@ template <u32 N, u32 LANES> DEVICE void step_heads(StepExchange& exchange, const
                 if (column == 0)
                     exchange.scores[n][slot] = at >= work.from && at <= work.position ? sum : -__builtin_inff();
             }
-        if (more)
+        // AMD: in any case, or the wait for this chunk's values would be one for the next keys too (gemv.hip). Rows past
+        // the last are the last.
+        if (more || !NVIDIA)
             load_rows<LANES, TURNS>(keys, work.k, work, chunk + work.blocks, from_column);
         // The scores are complete.
         barrier();
@@ -282,30 +282,32 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
                            f32* partials, u32* tickets, void* y, u32 H, u32 G, u32 D, u32 dims, u32 style, u32 S,
                            u32 window, f32 scale, u32 quantize) {
     SHARED static StepExchange exchange;
+    constexpr u32 TURNS = CHUNK * LANES / STEP_THREADS;
     let_successor_begin();
-    await_predecessors();
+    // Divisions, before the wait.
     u32 g = block_y(), heads = H / G, pairs = D / 2, thread = thread_x();
+    u32 all = (heads + 2) * pairs, own_head = minimum(thread, all - 1) / pairs, own_pair = minimum(thread, all - 1) % pairs;
+    await_predecessors();
     StepWork work;
     work.position = step->position;
     work.queries = (f32*)pool;
     f16 *new_k = (f16*)(work.queries + heads * D), *new_v = new_k + D;
     const f32* from = q + (u64)g * heads * D;
-    // Pair `i` of the group's queries, then of k, then of v, turned.
-    auto turn_pair = [&](u32 i) __attribute__((always_inline)) {
-        u32 head = i / pairs, pair = i % pairs;
+    // A pair of a head of the group's queries, then of k, then of v, turned.
+    auto turn_pair = [&](u32 head, u32 pair) __attribute__((always_inline)) {
         bool value = head > heads;
         const f32* row = head < heads ? from + head * D : value ? v + g * D : k + g * D;
         return turned(row, table, pair, value ? 0 : dims, style);
     };
-    u32 all = (heads + 2) * pairs;
-    // The first of them is on the way with the position.
-    Pair own = turn_pair(minimum(thread, all - 1));
+    // The thread's first of them is on the way with the position.
+    Pair own = turn_pair(own_head, own_pair);
     // A recording never steps past its capacity: `position` is below S.
     work.from = first_seen(work.position, window);
     work.blocks = blocks_x();
     u32 first = work.from / CHUNK;
     work.last = work.position / CHUNK;
-    work.chunk = first + (block_x() + work.blocks - first % work.blocks) % work.blocks;
+    // Without a window, `first` is 0 and nothing is divided.
+    work.chunk = first == 0 ? block_x() : first + (block_x() + work.blocks - first % work.blocks) % work.blocks;
     // The whole block leaves, before its barriers: it has no chunk.
     if (work.chunk > work.last || work.position >= S)
         return;
@@ -315,11 +317,21 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
     work.k = kc + (u64)g * S * D, work.v = vc + (u64)g * S * D;
     work.partials = partials + (u64)g * heads * work.blocks * (pad_head(D) + 16);
     work.heads = heads, work.D = D, work.scale = scale;
+    // Idle lanes load column 0 and multiply it by 0 in q; what they sum of V is not stored.
+    u32 column = thread % LANES * 8 < D ? thread % LANES * 8 : 0;
+    f16x8 keys[TURNS], values[TURNS];
+    auto load_first = [&]() __attribute__((always_inline)) {
+        load_rows<LANES, TURNS>(keys, work.k, work, work.chunk, column);
+        load_rows<LANES, TURNS>(values, work.v, work, work.chunk, column);
+    };
+    load_first();
     bool appends = (work.last - work.chunk) % work.blocks == 0;
     for (u32 i = thread; i < all; i += STEP_THREADS) {
-        if (i != thread)
-            own = turn_pair(i);
-        u32 head = i / pairs;
+        u32 head = own_head;
+        if (i != thread) {
+            head = i / pairs;
+            own = turn_pair(head, i % pairs);
+        }
         if (head < heads) {
             work.queries[head * D + own.a] = own.x;
             work.queries[head * D + own.b] = own.y;
@@ -330,8 +342,11 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
         if (appends)
             store_halves(cache_row(value ? vc : kc, g, work.position, S, D), own);
     }
-    for (u32 head = 0; head < heads; head += N)
-        step_heads<N, LANES>(exchange, work, head);
+    for (u32 head = 0; head < heads; head += N) {
+        if (head > 0)
+            load_first();
+        step_heads<N, LANES, TURNS>(exchange, work, head, keys, values);
+    }
     if (!work.alone) {
         // See the head of this file.
         publish();

@@ -47,37 +47,59 @@ DEVICE Activation load_activation(const u32x4* at) {
     return x;
 }
 
+// What 16256 divides into, Q_MAX of the CPU's twin.
+CONSTANT f32 STEPS_OF_PEAK = 16256.0f;
+
+// absmax / 16256 and 16256 / absmax as IEEE rounds them, for absmax from 2⁻¹¹⁰ up, without the branches of a division in
+// general: a quotient by the rounded reciprocal is put right by what it leaves (Markstein, "Computation of elementary
+// functions on the IBM RISC System/6000 processor", 1990). The second divides by the mantissa alone, then takes the
+// exponent off; that its result is the division's was tried for every mantissa, from reciprocals up to 4 units off.
+DEVICE f32 step_of(f32 absmax) {
+    const f32 inverse = 1.0f / STEPS_OF_PEAK;
+    f32 q = rounded_product(absmax, inverse);
+    return __builtin_fmaf(__builtin_fmaf(-q, STEPS_OF_PEAK, absmax), inverse, q);
+}
+DEVICE f32 inverse_step(u32 absmax) {
+    f32 mantissa = float_of((absmax & 0x7fffffu) | 0x3f800000u), y = reciprocal(mantissa);
+    y = __builtin_fmaf(__builtin_fmaf(-mantissa, y, 1.0f), y, y);
+    f32 q = rounded_product(STEPS_OF_PEAK, y);
+    q = __builtin_fmaf(__builtin_fmaf(-mantissa, q, STEPS_OF_PEAK), y, q);
+    return float_of(bits_of(q) - (absmax & 0x7f800000u) + 0x3f800000u);
+}
+
 // Rounds 32 values to a block: 8 neighbouring lanes with 4 values each, the first lane a multiple of 8. All lanes of
 // the wave must call it, since it shuffles; those with `store` false write nothing.
 //
-// Division, multiplication and rounding are IEEE's on every target, and each operation stands alone, so that nothing
-// can be contracted: the bits are the CPU's.
+// Divisions, products and roundings are IEEE's on every target, and each operation stands alone, so that nothing can be
+// contracted: the bits are the CPU's. No branch stands before the stores: several blocks' chains of shuffles overlap.
 DEVICE void quantize_block(f32x4 v, Block* out, bool store) {
     u32 lane = thread_x() & 7;
     u32 peak = 0;
     for (u32 i = 0; i < 4; i++)
         // As integers, magnitudes order finite values, then infinity, then NaN.
         peak = maximum(peak, bits_of(v[i]) & 0x7fffffffu);
-    for (u32 mask = 1; mask < 8; mask <<= 1)
-        peak = maximum(peak, shuffle_xor(peak, mask));
+    peak = maximum(peak, one_off(peak));
+    peak = maximum(peak, two_off(peak));
+    peak = maximum(peak, other_four(peak));
     // Below 2⁻¹¹⁰ the reciprocal would overflow; infinity and NaN have no integers. Both leave blank bytes.
     bool blank = peak >= 0x7f800000u || peak < 17u << 23;
-    f32 absmax = float_of(blank ? 0x3f800000u : peak);
-    f32 inverse = 16256.0f / absmax, scale = absmax / 16256.0f;
+    u32 absmax = blank ? 0x3f800000u : peak;
+    f32 inverse = inverse_step(absmax), scale = step_of(float_of(absmax));
     u32 high = 0, low = 0;
     i32 sum = 0;
     for (u32 i = 0; i < 4; i++) {
-        f32 rounded = __builtin_rintf((blank ? 0.0f : v[i]) * inverse);
-        i32 q = (i32)rounded;
+        // Adding 1.5 · 2²³ leaves the nearest integer in the low bits, ties to even.
+        const f32 magic = 12582912.0f;
+        i32 q = (i32)(bits_of(rounded_product(blank ? 0.0f : v[i], inverse) + magic) - bits_of(magic));
         i32 h = (q + 64) >> 7;
         i32 l = q - h * 128;
         high |= (u32)(h & 255) << (8 * i);
         low |= (u32)(l & 255) << (8 * i);
         sum += q;
     }
-    sum += (i32)shuffle_xor((u32)sum, 1);
-    sum += (i32)shuffle_xor((u32)sum, 2);
-    i32 other = (i32)shuffle_xor((u32)sum, 4);
+    sum += (i32)one_off((u32)sum);
+    sum += (i32)two_off((u32)sum);
+    i32 other = (i32)other_four((u32)sum);
     if (!store)
         return;
     ((u32*)out->high)[lane] = high;

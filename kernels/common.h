@@ -150,28 +150,87 @@ DEVICE u64 shuffle_from(u64 x, u32 lane) {
 }
 
 #if !NVIDIA
-// The value another lane of the same 16 has, by a DPP pattern.
-template <i32 PATTERN> DEVICE f32 moved(f32 x) {
-    return float_of(__builtin_amdgcn_update_dpp(0, bits_of(x), PATTERN, 0xf, 0xf, true));
+// The value another lane of the same 16 has, by a DPP pattern, which is part of the instruction that uses it where a
+// shuffle goes through LDS: of the lane 1 or 2 off in a quad, of the mirrored lane of 8, and of 16.
+enum { DPP_XOR1 = 0xb1, DPP_XOR2 = 0x4e, DPP_MIRROR8 = 0x141, DPP_MIRROR16 = 0x140 };
+template <i32 PATTERN> DEVICE u32 moved(u32 x) { return __builtin_amdgcn_update_dpp(0, x, PATTERN, 0xf, 0xf, true); }
+template <i32 PATTERN> DEVICE f32 moved(f32 x) { return float_of(moved<PATTERN>(bits_of(x))); }
+template <i32 PATTERN> DEVICE f64 moved(f64 x) {
+    u64 bits = __builtin_bit_cast(u64, x);
+    u64 low = moved<PATTERN>((u32)bits), high = moved<PATTERN>((u32)(bits >> 32));
+    return __builtin_bit_cast(f64, high << 32 | low);
 }
 #endif
 
+// The value of a lane 1 or 2 off in each four lanes; what the other four of eight lanes have, and the other eight of 16,
+// who all have the same: steps of a reduction.
+template <class T> DEVICE T one_off(T x) {
+#if NVIDIA
+    return shuffle_xor(x, 1);
+#else
+    return moved<DPP_XOR1>(x);
+#endif
+}
+template <class T> DEVICE T two_off(T x) {
+#if NVIDIA
+    return shuffle_xor(x, 2);
+#else
+    return moved<DPP_XOR2>(x);
+#endif
+}
+template <class T> DEVICE T other_four(T x) {
+#if NVIDIA
+    return shuffle_xor(x, 4);
+#else
+    return moved<DPP_MIRROR8>(x);
+#endif
+}
+template <class T> DEVICE T other_eight(T x) {
+#if NVIDIA
+    return shuffle_xor(x, 8);
+#else
+    return moved<DPP_MIRROR16>(x);
+#endif
+}
+
+// x, of 8 or 16 bits, which the compiler may not pack with another value as soon as both are loaded: it would have to wait
+// for them there.
+DEVICE u16 alone(u16 x) {
+#if !NVIDIA
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
+
+// What all lanes of a wave have, told to the compiler: AMD then keeps it in a scalar register and branches on it without
+// masks.
+DEVICE u32 alike(u32 x) {
+#if NVIDIA
+    return x;
+#else
+    return __builtin_amdgcn_readfirstlane(x);
+#endif
+}
+
 // The sum over each aligned group of `lanes` lanes (8, 16, 32 or 64; the same in all of the wave), in all of them.
 DEVICE f32 group_sum(f32 x, u32 lanes) {
-#if NVIDIA
-    for (u32 mask = 1; mask < lanes; mask <<= 1)
-        x += shuffle_xor(x, mask);
-#else
-    // Quads swap pairs, then halves; mirrors do for 8 and 16, whose halves are uniform by then. DPP is part of the
-    // addition, where a shuffle goes through LDS.
-    x += moved<0xb1>(x);
-    x += moved<0x4e>(x);
-    x += moved<0x141>(x);
+    x += one_off(x);
+    x += two_off(x);
+    x += other_four(x);
     if (lanes >= 16)
-        x += moved<0x140>(x);
+        x += other_eight(x);
     for (u32 mask = 16; mask < lanes; mask <<= 1)
         x += shuffle_xor(x, mask);
-#endif
+    return x;
+}
+// The sum over the wave, in all of its lanes.
+DEVICE f64 wave_sum(f64 x) {
+    x += one_off(x);
+    x += two_off(x);
+    x += other_four(x);
+    x += other_eight(x);
+    for (u32 mask = 16; mask < WAVE; mask <<= 1)
+        x += shuffle_xor(x, mask);
     return x;
 }
 
@@ -188,6 +247,27 @@ DEVICE i32 dot4(u32 a, u32 b, i32 acc) {
 #else
     return __builtin_amdgcn_sudot4(true, a, true, b, acc, false);
 #endif
+}
+
+// 1 / x to a few units in the last place, for x from 1 to 2.
+DEVICE f32 reciprocal(f32 x) {
+#if NVIDIA
+    return __nvvm_rcp_approx_ftz_f(x);
+#else
+    return __builtin_amdgcn_rcpf(x);
+#endif
+}
+// 1 / √x: an approximation and two of Newton's steps, good to the last bits of an f64. x is not negative.
+DEVICE f64 inverse_root(f64 x) {
+#if NVIDIA
+    f64 y;
+    asm("rsqrt.approx.ftz.f64 %0, %1;" : "=d"(y) : "d"(x));
+#else
+    f64 y = __builtin_amdgcn_rsq(x);
+#endif
+    for (u32 i = 0; i < 2; i++)
+        y = __builtin_fma(0.5 * y, __builtin_fma(-x * y, y, 1.0), y);
+    return y;
 }
 
 // a · b, rounded, never contracted with a sum that it goes into: NVIDIA's back end fuses whatever the pragma says.
@@ -257,17 +337,22 @@ DEVICE u32x2 load_streamed8(const void* at) {
 #endif
 }
 
-// Four f32 of a row of n from column i on, zeros past its end. Rows are aligned to 16 bytes and i is a multiple of 4.
+#if !NVIDIA
+// x has come from memory. Said of what is loaded for all and used under a condition: AMD's compiler would otherwise take
+// it to be on the way until its registers are written again, and wait there for whatever was loaded since (gemv.hip).
+DEVICE void await(u32x4 x) { asm volatile("" ::"v"(x)); }
+#else
+// An address as instructions of the shared window take it.
+DEVICE u32 shared_address(const void* at) { return (u32)(u64)(const SHARED_SPACE void*)at; }
+#endif
+
+
+// Four f32 of a row of n from column i on, zeros past its end. Rows are aligned to 16 bytes, which are read whole, and i is
+// a multiple of 4. No branch: loads that follow one another are then all on the way at once.
 DEVICE f32x4 load4(const f32* x, u32 i, u32 n) {
-    if (i + 4 <= n)
-        return *(const f32x4*)(x + i);
-    f32x4 v = 0.0f;
-    if (i < n)
-        v.x = x[i];
-    if (i + 1 < n)
-        v.y = x[i + 1];
-    if (i + 2 < n)
-        v.z = x[i + 2];
+    f32x4 v = *(const f32x4*)(x + minimum(i, (n - 1) & ~3u));
+    for (u32 c = 0; c < 4; c++)
+        v[c] = i + c < n ? v[c] : 0.0f;
     return v;
 }
 DEVICE void store4(f32* y, u32 i, u32 n, f32x4 v) {

@@ -25,6 +25,17 @@
 //
 // A norm may stand in the prologue: each block then makes the activations from x itself (rms_norm_quantize's bits),
 // under the latency of the weights that it has asked for.
+//
+// What lies between a launch and its stream is a chain of latencies, and it costs more than anything else here: on an
+// H100 every launch of Llama-2-7B took some 4.7 us more than its bytes. So nothing that could be asked for waits: the
+// first load comes 46 instructions into the kernel on sm_90 (it was 164, with three divisions), all pieces of x and of
+// the norm's weights are asked for at once (of 4096 columns the second half came in two more turns of a latency each),
+// and no branch separates the chains of shuffles that round one piece from those of the next. By the latencies of their
+// instructions that is about 2 us a normed launch and 0.3 us of any other; predicted, not measured yet.
+//
+// On gfx942 the loop over Q4_0 waits for vmcnt(15), (13) and (12): of the four units in flight a lane waits for the
+// oldest alone. Eight waves of a unit have 2 blocks · 4 waves · 64 lanes · 4 units · 2 rows · 18 bytes = 74 KB on the way,
+// where 4.1 TB/s over 304 units at 1.5 us ask for 20.
 #include "activation.h"
 #include "layout.h"
 #include "norm.h"
@@ -50,88 +61,6 @@ DEVICE void load_unit(typename W::Fragment (&f)[ROWS], const u8* const (&w)[ROWS
         f[r] = W::load(w[r], p, minimum(unit, units - 1));
 }
 
-// Copies pieces first … end of a row to LDS, zeros past `have`, four loads in flight.
-DEVICE void stage(const u32x4* x, u32 first, u32 end, u32 have, u32 thread, u32 threads) {
-    for (u32 i = first + thread; i < end; i += 4 * threads) {
-        u32x4 pieces[4];
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-            pieces[j] = x[minimum(i + j * threads, have - 1)];
-#pragma unroll
-        for (u32 j = 0; j < 4; j++)
-            if (i + j * threads < end)
-                pool[i + j * threads - first] = pieces[j];
-    }
-}
-
-// Units from `first` on of x [k] to LDS: blocks as they are, floats with zeros up to a whole unit.
-template <class W> DEVICE void stage_units(const void* x, u32 first, u32 end, u32 k, u32 thread, u32 threads) {
-    if constexpr (!W::FLOAT) {
-        stage((const u32x4*)x, first * W::PIECES, end * W::PIECES, end * W::PIECES, thread, threads);
-    } else if (k % 4 == 0) {
-        // A row's padding may hold anything: what lies past k / 4 whole pieces is written below.
-        u32 have = k / 4, last = minimum(end * W::PIECES, have);
-        stage((const u32x4*)x, first * W::PIECES, last, have, thread, threads);
-        for (u32 i = last + thread; i < end * W::PIECES; i += threads)
-            pool[i - first * W::PIECES] = 0;
-    } else {
-        for (u32 i = first * W::PIECES + thread; i < end * W::PIECES; i += threads) {
-            f32x4 v = load4((const f32*)x, 4 * i, k);
-            pool[i - first * W::PIECES] = __builtin_bit_cast(u32x4, v);
-        }
-    }
-}
-
-// What a thread reads of the norm's weights before it waits.
-template <u32 KEPT> struct Held {
-    f32x4 w[KEPT];
-};
-template <u32 KEPT> DEVICE Held<KEPT> hold_norm(const f32* norm, u32 k, u32 thread, u32 threads) {
-    Held<KEPT> held;
-#pragma unroll
-    for (u32 j = 0; j < KEPT; j++)
-        held.w[j] = load4(norm, 4 * (thread + j * threads), k);
-    return held;
-}
-
-// Columns i … i + 3 of the normalised row to LDS, as blocks or as floats. All lanes of a wave call it.
-template <class W> DEVICE void put_normalised(f32x4 v, u32 i, u32 k) {
-    if constexpr (W::FLOAT) {
-        if (i < (k + W::LEN - 1) / W::LEN * W::LEN)
-            pool[i / 4] = __builtin_bit_cast(u32x4, v);
-    } else {
-        quantize_block(v, (Block*)pool + i / 32, i < k);
-    }
-}
-
-// x [k] f32, normalised with `norm` [k], to LDS. The sums are rms_norm_quantize's in another order, in f64: the f32 that
-// comes of them is the same but for one in a billion.
-template <class W>
-DEVICE void stage_normalised(const f32* x, const f32* norm, const Held<W::KEPT>& held, f32 eps, u32 k, u32 thread, u32 threads) {
-    constexpr u32 KEPT = W::KEPT;
-    f32x4 v[KEPT];
-    f64 sum = 0.0;
-#pragma unroll
-    for (u32 j = 0; j < KEPT; j++)
-        v[j] = load4(x, 4 * (thread + j * threads), k);
-#pragma unroll
-    for (u32 j = 0; j < KEPT; j++)
-        sum = add_squares(sum, v[j]);
-#pragma unroll 4
-    for (u32 i = 4 * (thread + KEPT * threads); i < k; i += 4 * threads)
-        sum = add_squares(sum, load4(x, i, k));
-    f32 scale = inverse_rms(sum, k, eps, thread, threads);
-    // The conditions are on what all threads have alike, since rounding shuffles; columns past the end are zeros.
-#pragma unroll
-    for (u32 j = 0; j < KEPT; j++)
-        if (4 * j * threads < k)
-            put_normalised<W>(normalised(v[j], held.w[j], scale), 4 * (thread + j * threads), k);
-    for (u32 base = 4 * KEPT * threads; base < k; base += 4 * threads) {
-        u32 i = base + 4 * thread;
-        put_normalised<W>(normalised(load4(x, i, k), load4(norm, i, k), scale), i, k);
-    }
-}
-
 // The activations of a launch: a row of blocks (of f32 for float weights), or with `norm` the f32 to normalise.
 struct Source {
     const void* x;
@@ -140,22 +69,226 @@ struct Source {
     u32 k;
 };
 
+#if NVIDIA
+// Asks for a piece of 16 bytes to be copied to LDS; past the first `live` of them come zeros. Copies take no registers,
+// which limit the blocks of an SM here.
+DEVICE void copy_piece(void* to, const void* from, u32 live) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"((const __attribute__((address_space(1))) void*)from), "r"(live)
+                 : "memory");
+}
+// What this thread has asked for has come; a barrier shows it to the others.
+DEVICE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#endif
+
+// A row on its way to LDS: blocks as they are, floats with zeros up to a whole unit, or what its norm makes of it. All of a
+// thread's pieces, 16 bytes each, are asked for before it waits for any: `ask_norm`, for which the predecessors need not
+// have finished, then `ask`, then `put`, after which a barrier shows the row to all. Only `ask_norm` and `ask` load
+// anything of a row whose pieces are KEPT at most for each thread.
+template <class W> struct Row {
+    // Pieces at a time: of NVIDIA's registers, two fit where three blocks share an SM.
+    CONSTANT u32 KEPT = NVIDIA && W::RESIDENT > 2 ? 2 : 4;
+    Source source;
+    u32 units, thread, threads;
+#if NVIDIA
+    // x and the norm's weights: in LDS behind the activations, where each thread reads what it copied.
+    DEVICE_MEMBER f32x4* copies(u32 which) const {
+        return (f32x4*)(pool + units * W::PIECES) + which * ((source.k + 3) / 4);
+    }
+    DEVICE_MEMBER void copy(u32 which, const f32* from) {
+        for (u32 i = thread; 4 * i < source.k; i += threads)
+            copy_piece(copies(which) + i, from + 4 * i, minimum(4 * (source.k - 4 * i), 16));
+    }
+    // The thread's j-th piece of either, zeros past the end.
+    DEVICE_MEMBER f32x4 copied(u32 which, u32 j) const {
+        u32 i = thread + j * threads;
+        return 4 * i < source.k ? copies(which)[i] : f32x4(0.0f);
+    }
+#else
+    // Pieces of x, with a norm half as many and the norm's after them.
+    u32x4 held[2 * KEPT];
+#endif
+
+    DEVICE_MEMBER u32x4 piece(u32 i, u32 end) const {
+        if constexpr (W::FLOAT)
+            return __builtin_bit_cast(u32x4, load4((const f32*)source.x, 4 * i, source.k));
+        else
+            return ((const u32x4*)source.x)[minimum(i, end - 1)];
+    }
+    // Four columns of x or of the norm's weights, the thread's j-th of them.
+    DEVICE_MEMBER f32x4 four(const void* from, u32 j) const {
+        return load4((const f32*)from, 4 * (thread + j * threads), source.k);
+    }
+
+    DEVICE_MEMBER void ask_norm() {
+#if NVIDIA
+        copy(1, source.norm);
+#else
+        for (u32 j = 0; j < KEPT; j++)
+            held[KEPT + j] = __builtin_bit_cast(u32x4, four(source.norm, j));
+#endif
+    }
+    DEVICE_MEMBER void ask() {
+#if NVIDIA
+        if (source.norm)
+            copy(0, (const f32*)source.x);
+#else
+        if (source.norm) {
+            for (u32 j = 0; j < KEPT; j++)
+                held[j] = __builtin_bit_cast(u32x4, four(source.x, j));
+        } else {
+            for (u32 j = 0; j < 2 * KEPT; j++)
+                held[j] = piece(thread + j * threads, units * W::PIECES);
+        }
+#endif
+    }
+    DEVICE_MEMBER void put() {
+        if (!source.norm) {
+            u32 done = 0;
+#if !NVIDIA
+            for (u32 j = 0; j < 2 * KEPT; j++)
+                if (thread + j * threads < units * W::PIECES)
+                    pool[thread + j * threads] = held[j];
+            done = 2 * KEPT * threads;
+#endif
+            stage(done, units * W::PIECES, 0);
+        } else if (NVIDIA && source.k <= 4 * threads) {
+            normalise<1>();
+        } else {
+            normalise<KEPT>();
+        }
+#if !NVIDIA
+        for (u32 j = 0; j < 2 * KEPT; j++)
+            await(held[j]);
+#endif
+    }
+
+    // Pieces first … end to LDS, from where piece `origin` lies on. What is loaded has come when this returns.
+    DEVICE_MEMBER void stage(u32 first, u32 end, u32 origin) const {
+#if NVIDIA
+        for (u32 i = first + thread; i < end; i += threads) {
+            u32 have = W::FLOAT ? 4 * source.k : 16 * end;
+            u32 live = 16 * i < have ? minimum(have - 16 * i, 16) : 0;
+            copy_piece(pool + i - origin, (const u32x4*)source.x + (live ? i : 0), live);
+        }
+        await_copies();
+#else
+        for (u32 i = first + thread; i < end; i += KEPT * threads) {
+            u32x4 pieces[KEPT];
+            for (u32 j = 0; j < KEPT; j++)
+                pieces[j] = piece(i + j * threads, end);
+            for (u32 j = 0; j < KEPT; j++)
+                if (i + j * threads < end)
+                    pool[i + j * threads - origin] = pieces[j];
+            for (u32 j = 0; j < KEPT; j++)
+                await(pieces[j]);
+        }
+#endif
+    }
+
+    // Columns i … i + 3 of the normalised row to LDS. All lanes of a wave call it, since rounding shuffles.
+    DEVICE_MEMBER void put_normalised(f32x4 v, u32 i) const {
+        if constexpr (W::FLOAT) {
+            if (i < units * W::LEN)
+                pool[i / 4] = __builtin_bit_cast(u32x4, v);
+        } else {
+            quantize_block(v, (Block*)pool + i / 32, i < source.k);
+        }
+    }
+
+    // The thread's j-th piece of x and of the norm's weights; on AMD the first KEPT are held.
+    DEVICE_MEMBER f32x4 x_piece(u32 j, bool is_held) const {
+#if NVIDIA
+        return copied(0, j);
+#else
+        return is_held ? __builtin_bit_cast(f32x4, held[j]) : four(source.x, j);
+#endif
+    }
+    DEVICE_MEMBER f32x4 norm_piece(u32 j, bool is_held) const {
+#if NVIDIA
+        return copied(1, j);
+#else
+        return is_held ? __builtin_bit_cast(f32x4, held[KEPT + j]) : four(source.norm, j);
+#endif
+    }
+
+    // COUNT pieces of a thread at a time; columns past the end are zeros. The sums are rms_norm_quantize's in another
+    // order, in f64: the f32 that comes of them is the same but for one in a billion.
+    template <u32 COUNT> DEVICE_MEMBER void normalise() {
+#if NVIDIA
+        await_copies();
+#endif
+        f64 sums[COUNT];
+#pragma unroll
+        for (u32 j = 0; j < COUNT; j++)
+            sums[j] = squares(x_piece(j, true));
+        u32 turns = (source.k + 4 * threads - 1) >> (2 + __builtin_ctz(threads));
+        for (u32 turn = COUNT; turn < turns; turn += COUNT) {
+#pragma unroll
+            for (u32 j = 0; j < COUNT; j++)
+                sums[j] += squares(x_piece(turn + j, false));
+        }
+        f64 sum = sums[0];
+#pragma unroll
+        for (u32 j = 1; j < COUNT; j++)
+            sum += sums[j];
+        f32 scale = inverse_rms(sum, source.k, source.eps, thread, threads);
+        auto put_pieces = [&](u32 turn, bool is_held) __attribute__((always_inline)) {
+            f32x4 v[COUNT];
+#pragma unroll
+            for (u32 j = 0; j < COUNT; j++)
+                v[j] = normalised(x_piece(turn + j, is_held), norm_piece(turn + j, is_held), scale);
+#pragma unroll
+            for (u32 j = 0; j < COUNT; j++)
+                // NVIDIA: without a branch, so that the chains of shuffles of all of them overlap.
+                if (NVIDIA || turn + j < turns)
+                    put_normalised(v[j], 4 * (thread + (turn + j) * threads));
+        };
+        put_pieces(0, true);
+        for (u32 turn = COUNT; turn < turns; turn += COUNT)
+            put_pieces(turn, false);
+    }
+};
+
+// What L2 is asked for ahead of the loads: so many whole pairs of rows of each group, or bytes of its first pair's rows.
+struct Hint {
+    u32 pairs, bytes;
+};
+
 // Runs a job of a block. `Job` says: `turns(block)`, how many pairs of rows this group computes, the same in all groups
-// of a wave, or with `block` of the whole block; `rows(turn, w)`, where the pair begins; `hint(turn, bytes)`, which
-// asks L2 for so much of each row; `begin()`, after the wait where there is no norm; `finish(turn, sums)`, called by all lanes with the same sums. L2 is asked for up to
-// `hinted` bytes of each of the group's rows: whole pairs ahead of the loads, or a part of the first pair.
-template <class W, class Job> DEVICE void run(Job& job, const Source& source, u32 hinted) {
+// of a wave, or with `block` of the whole block; `rows(turn, w)`, where the pair begins, for any turn a pair that exists;
+// `hint(turn, bytes)`, which asks L2 for so much of each row; `begin()`, which may load what launches before have made;
+// `finish(turn, sums)`, called by all lanes with the same sums.
+//
+// AMD counts the loads of a wave as they return, in order, and a wait names how many may be left. The compiler knows
+// that number only where no condition stands between a load and its use; elsewhere it waits for all, and what is ahead
+// is ahead no more. So loads are never left out: those past the end repeat the last pair, which a cache has, and the
+// last AHEAD rounds, which load nothing, are written out after the loop.
+template <class W, class Job> DEVICE void run(Job& job, const Source& source, const Hint& hint) {
     constexpr u32 AHEAD = W::AHEAD;
+    let_successor_begin();
     u32 lane = thread_x(), lanes = threads_x(), units = (source.k + W::LEN - 1) / W::LEN;
     u32 thread = thread_y() * lanes + lane, threads = lanes * threads_y();
     Planes p = W::planes(units);
     // Activations that do not fit at once are staged anew for every pair of rows, with barriers: all groups take part.
     bool long_rows = units > STAGED<W>;
-    u32 turns = job.turns(long_rows), rounds = turns * ((units + lanes - 1) / lanes);
+    u32 turns = alike(job.turns(long_rows)), rounds = turns * ((units + lanes - 1) >> __builtin_ctz(lanes));
 
-    u32 pairs = hinted / job.stride;
-
-    let_successor_begin();
+    // What launches before have made is asked for after the wait, and so after the weights, where launches overlap;
+    // elsewhere before the weights, since loads come back in order.
+    Row<W> row;
+    row.source = source, row.units = units, row.thread = thread, row.threads = threads;
+    auto ask = [&]() __attribute__((always_inline)) {
+        job.begin();
+        if (source.norm || !long_rows)
+            row.ask();
+    };
+    if (!NVIDIA) {
+        await_predecessors();
+        if (source.norm)
+            row.ask_norm();
+        ask();
+    }
     // The loads that are ahead: of which turn, and from which unit on.
     const u8* w[ROWS];
     u32 ahead_turn = 0, ahead_unit = 0;
@@ -167,77 +300,89 @@ template <class W, class Job> DEVICE void run(Job& job, const Source& source, u3
         if (ahead_unit >= units) {
             ahead_unit = 0;
             job.rows(++ahead_turn, w);
-            if (lane == 0 && pairs > 0 && ahead_turn + pairs < turns)
-                job.hint(ahead_turn + pairs, job.stride);
+            if (lane == 0 && hint.pairs > 0 && ahead_turn + hint.pairs < turns)
+                job.hint(ahead_turn + hint.pairs, job.stride);
         }
     };
 #pragma unroll
     for (u32 u = 0; u < AHEAD; u++)
-        if (u < rounds)
-            load_next(f[u]);
-    if (lane == 0 && hinted > 0) {
-        if (pairs == 0 && turns > 0)
-            job.hint(0, hinted & ~15u);
-        for (u32 turn = 0; pairs > 0 && turn < minimum(pairs + 1, turns); turn++)
+        load_next(f[u]);
+    if (lane == 0 && hint.bytes > 0)
+        job.hint(0, hint.bytes);
+    if (lane == 0 && hint.pairs > 0)
+        for (u32 turn = 0; turn < minimum(hint.pairs + 1, turns); turn++)
             job.hint(turn, job.stride);
-    }
-    if (source.norm) {
-        auto held = hold_norm<W::KEPT>(source.norm, source.k, thread, threads);
+    if (NVIDIA) {
+        if (source.norm)
+            row.ask_norm();
         await_predecessors();
-        stage_normalised<W>((const f32*)source.x, source.norm, held, source.eps, source.k, thread, threads);
-    } else {
-        await_predecessors();
-        job.begin();
-        if (!long_rows)
-            stage_units<W>(source.x, 0, units, source.k, thread, threads);
+        ask();
     }
+    if (source.norm || !long_rows)
+        row.put();
     // The activations are complete.
     barrier();
 
     f32 sums[ROWS] = {0.0f, 0.0f};
     u32 turn = 0, base = 0;
-    for (u32 round = 0; round < rounds; round += AHEAD) {
+    auto use = [&](const typename W::Fragment(&from)[ROWS]) __attribute__((always_inline)) {
+        if (long_rows && base % STAGED<W> == 0) {
+            // Every thread has read the last of the activations that are about to be overwritten.
+            barrier();
+            row.stage(base * W::PIECES, minimum(base + STAGED<W>, units) * W::PIECES, base * W::PIECES);
+            // The activations are complete.
+            barrier();
+        }
+        u32 unit = base + lane;
+        if (unit < units) {
+            typename W::Input a = W::input(pool + (long_rows ? unit % STAGED<W> : unit) * W::PIECES);
+#pragma unroll
+            for (u32 r = 0; r < ROWS; r++)
+                sums[r] += W::dot(from[r], a);
+        }
+    };
+    auto end_round = [&]() __attribute__((always_inline)) {
+        base += lanes;
+        if (base < units)
+            return;
+#pragma unroll
+        for (u32 r = 0; r < ROWS; r++)
+            sums[r] = group_sum(sums[r], lanes);
+        job.finish(turn, sums);
+        sums[0] = sums[1] = 0.0f;
+        base = 0;
+        turn++;
+    };
+    u32 round = 0;
+    for (; round + AHEAD < rounds; round += AHEAD) {
 #pragma unroll
         for (u32 u = 0; u < AHEAD; u++) {
-            if (round + u >= rounds)
-                break;
-            if (long_rows && base % STAGED<W> == 0) {
-                // Every thread has read the last of the activations that are about to be overwritten.
-                barrier();
-                stage_units<W>(source.x, base, minimum(base + STAGED<W>, units), source.k, thread, threads);
-                // The activations are complete.
-                barrier();
-            }
-            u32 unit = base + lane;
-            if (unit < units) {
-                typename W::Input a = W::input(pool + (long_rows ? unit % STAGED<W> : unit) * W::PIECES);
-#pragma unroll
-                for (u32 r = 0; r < ROWS; r++)
-                    sums[r] += W::dot(f[u][r], a);
-            }
+            use(f[u]);
             // What has been used makes room for the same turn of the next round.
-            if (round + u + AHEAD < rounds)
-                load_next(f[u]);
-            base += lanes;
-            if (base >= units) {
-#pragma unroll
-                for (u32 r = 0; r < ROWS; r++)
-                    sums[r] = group_sum(sums[r], lanes);
-                job.finish(turn, sums);
-                sums[0] = sums[1] = 0.0f;
-                base = 0;
-                turn++;
-            }
+            load_next(f[u]);
+            end_round();
         }
+    }
+#pragma unroll
+    for (u32 u = 0; u < AHEAD; u++) {
+        if (round + u >= rounds)
+            break;
+        use(f[u]);
+        end_round();
     }
 }
 
-// Of `count` things an even share, in a run of its own: where this block's begins, and how many it has.
-DEVICE u32 share(u32 count, u32& mine) {
-    u32 each = count / blocks_x(), more = count - each * blocks_x(), block = block_x();
-    mine = each + (block < more);
-    return block * each + minimum(block, more);
-}
+// Of things dealt to blocks in runs, `each` to a block and one more to the first `more`: where this block's run begins, and
+// how many it has. The host divides (src/gpu/gemv.rs): here it would be the longest thing before the first load.
+struct Share {
+    u32 each, more;
+
+    DEVICE_MEMBER u32 first(u32& count) const {
+        u32 block = block_x();
+        count = each + (block < more);
+        return block * each + minimum(block, more);
+    }
+};
 
 // Turns until every one of `count` rows or pairs from this block's first on has a group.
 DEVICE u32 turns_for(u32 count, bool block) {
@@ -245,7 +390,7 @@ DEVICE u32 turns_for(u32 count, bool block) {
     // In a wave of several groups, a power of two of them, the first has the most to do.
     u32 in_wave = WAVE >> __builtin_ctz(threads_x());
     u32 first = block ? 0 : thread_y() & ~(in_wave - 1);
-    return count > first ? (count - first + groups - 1) / groups : 0;
+    return count > first ? (count - first + groups - 1) >> __builtin_ctz(groups) : 0;
 }
 
 // ---- Up to three matrices of one type and width over the same x, their pairs of rows one after the other ----
@@ -261,7 +406,7 @@ struct PlainJob {
     const f32* residual;  // [n] of the first matrix, or null
     u32 stride;           // bytes of a row
     u32 first, count;     // pairs of this block
-    f32 added[ROWS];      // of the first turn, on the way while it is computed
+    f32 added[ROWS];      // in this turn
 
     // The pair's matrix, and its first row in there.
     DEVICE_MEMBER Product find(u32 pair, u32& row) const {
@@ -291,39 +436,40 @@ struct PlainJob {
         prefetch(w[0], bytes);
         prefetch(w[1], bytes);
     }
-    DEVICE_MEMBER void begin() {
-        u32 row = 2 * (first + minimum(thread_y(), count - 1)), last = products[0].n - 1;
-        for (u32 r = 0; r < ROWS; r++)
-            added[r] = residual ? residual[minimum(row + r, last)] : 0.0f;
-    }
-    DEVICE_MEMBER void finish(u32 turn, const f32 (&sums)[ROWS]) const {
-        u32 row, pair = turn * threads_y() + thread_y();
-        if (thread_x() != 0 || pair >= count)
+    DEVICE_MEMBER void begin() { load_residual(0); }
+    // What is added in a turn is on the way during it. Only the first matrix is added to.
+    DEVICE_MEMBER void load_residual(u32 turn) {
+        if (!residual)
             return;
-        Product of = find(first + pair, row);
+        u32 row = 2 * (first + minimum(turn * threads_y() + thread_y(), count - 1)), last = products[0].n - 1;
         for (u32 r = 0; r < ROWS; r++)
-            if (row + r < of.n) {
-                f32 more = turn == 0 || !residual ? added[r] : residual[row + r];
-                of.y[row + r] = residual ? sums[r] + more : sums[r];
-            }
+            added[r] = residual[minimum(row + r, last)];
+    }
+    DEVICE_MEMBER void finish(u32 turn, const f32 (&sums)[ROWS]) {
+        u32 row, pair = turn * threads_y() + thread_y();
+        if (thread_x() == 0 && pair < count) {
+            Product of = find(first + pair, row);
+            for (u32 r = 0; r < ROWS; r++)
+                if (row + r < of.n)
+                    of.y[row + r] = residual ? sums[r] + added[r] : sums[r];
+        }
+        load_residual(turn + 1);
     }
 };
 
 // y_i [n_i] = w_i [n_i, k] · x (+ residual [n0] to the first). Matrices after the first may have no rows.
 template <class W>
-DEVICE void gemv(const Source& source, const Product (&products)[3], u32 w_stride, const f32* residual, u32 hinted) {
-    u32 pairs = 0;
+DEVICE void gemv(const Source& source, const Product (&products)[3], u32 w_stride, const f32* residual, const Share& share,
+                 const Hint& hint) {
     PlainJob job;
-    for (u32 i = 0; i < 3; i++) {
+    for (u32 i = 0; i < 3; i++)
         job.products[i] = products[i];
-        pairs += (products[i].n + 1) / 2;
-    }
     job.residual = residual;
     job.added[0] = job.added[1] = 0.0f;
     job.stride = w_stride;
-    job.first = share(pairs, job.count);
+    job.first = share.first(job.count);
     // The launch has at most as many blocks as pairs: there is always one.
-    run<W>(job, source, hinted);
+    run<W>(job, source, hint);
 }
 
 // ---- y [n] = activation(gate [n, k] · x) · (up [n, k] · x), as f32 or as blocks ----
@@ -382,31 +528,34 @@ struct GatedJob {
 
 template <class W>
 DEVICE void gated_gemv(const Source& source, const u8* gate, const u8* up, u32 w_stride, void* y, u32 n, u32 activation,
-                       bool quantize, u32 hinted) {
+                       bool quantize, const Share& share, const Hint& hint) {
     SHARED static f32 made[2][GROUPS] __attribute__((aligned(16)));
     GatedJob job;
     job.gate = gate, job.up = up, job.y = y, job.stride = w_stride, job.n = n, job.activation = activation;
     job.quantize = quantize, job.made = made;
-    u32 unit = quantize ? 32 : 1, units = (n + unit - 1) / unit;
-    job.first = share(units, job.count) * unit;
+    u32 unit = quantize ? 32 : 1;
+    job.first = share.first(job.count) * unit;
     job.count *= unit;
-    run<W>(job, source, hinted);
+    run<W>(job, source, hint);
 }
 
 // x is one row of blocks for quantised types, of f32 for floats; with `norm` it is f32 and normalised first. Rows that
-// do not fit in LDS at once are never normalised here (src/pass/norm.rs). The step is not used.
+// do not fit in LDS at once are never normalised here (src/pass/norm.rs). What is shared: pairs of rows; rows, or with
+// `quantize` runs of 32. The step is not used.
 #define GEMV_KERNELS(name, Type)                                                                                       \
-    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gemv_##name(const Step*, const void* x, const f32* norm, f32 eps, u32 k,      \
-                                                     const u8* w0, f32* y0, u32 n0, const u8* w1, f32* y1, u32 n1,     \
-                                                     const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, \
-                                                     u32 hinted) {                                                     \
+    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gemv_##name(                                               \
+        const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* w0, f32* y0, u32 n0, const u8* w1,      \
+        f32* y1, u32 n1, const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, u32 each, u32 more,         \
+        u32 hint_pairs, u32 hint_bytes) {                                                                              \
         const Product products[3] = {{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}};                                        \
-        gemv<Type>(Source{x, norm, eps, k}, products, w_stride, residual, hinted);                                     \
+        gemv<Type>(Source{x, norm, eps, k}, products, w_stride, residual, Share{each, more},                           \
+                   Hint{hint_pairs, hint_bytes});                                                                      \
     }                                                                                                                  \
-    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gated_gemv_##name(const Step*, const void* x, const f32* norm, f32 eps, u32 k, \
-                                                           const u8* gate, const u8* up, u32 w_stride, void* y, u32 n, \
-                                                           u32 activation, u32 quantize, u32 hinted) {                 \
-        gated_gemv<Type>(Source{x, norm, eps, k}, gate, up, w_stride, y, n, activation, quantize != 0, hinted);        \
+    GLOBAL THREADS_AND_BLOCKS(THREADS, Type::RESIDENT) void gated_gemv_##name(                                         \
+        const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* gate, const u8* up, u32 w_stride,       \
+        void* y, u32 n, u32 activation, u32 quantize, u32 each, u32 more, u32 hint_pairs, u32 hint_bytes) {            \
+        gated_gemv<Type>(Source{x, norm, eps, k}, gate, up, w_stride, y, n, activation, quantize != 0,                 \
+                         Share{each, more}, Hint{hint_pairs, hint_bytes});                                             \
     }
 
 EACH_QUANTIZED(GEMV_KERNELS)

@@ -18,6 +18,13 @@ CONSTANT u32 IN_FLIGHT_NIBBLES = NVIDIA ? 32 : 64;
 
 enum Codes { NIBBLES, BYTES, PAIRS };
 
+template <bool FIRST, class A, class B> struct Either {
+    typedef A Type;
+};
+template <class A, class B> struct Either<false, A, B> {
+    typedef B Type;
+};
+
 // Where the planes of a row of `blocks` blocks of 32 begin, in bytes.
 struct Planes {
     u32 high, d, m, scales, mins;
@@ -36,8 +43,7 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     CONSTANT u32 LEN = 32;
     CONSTANT u32 PIECES = sizeof(Block) / 16;
     CONSTANT u32 AHEAD = CODES == BYTES ? IN_FLIGHT / 32 : IN_FLIGHT_NIBBLES / 16;
-    // What NVIDIA's registers allow (gemv.hip): pieces of a row that a thread keeps while it is normalised, and blocks.
-    CONSTANT u32 KEPT = !NVIDIA ? 4 : HIGH || SUB ? 1 : 2;
+    // Blocks of a GEMV that NVIDIA's registers have room for on an SM (gemv.hip).
     CONSTANT u32 RESIDENT = CODES == BYTES || (HIGH && SUB == 32) ? 2 : 3;
     CONSTANT u32 CODE_BYTES = CODES == NIBBLES ? 16 : CODES == BYTES ? 32 : 8;
     CONSTANT u32 HIGH_BYTES = 4 * HIGH;
@@ -58,8 +64,9 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
 
     // d (or m) of block b, its plane beginning at `at`.
     MEMBER u16 factor(const u8* at, u32 b) { return ((const u16*)at)[SUB ? b >> 3 : b]; }
-    // The one or two bytes of block b in a plane of sub-block bytes.
-    MEMBER u16 sub_bytes(const u8* at, u32 b) { return SUB == 16 ? ((const u16*)at)[b] : at[b]; }
+    // The one or two bytes of block b in a plane of sub-block bytes, as they are loaded.
+    typedef typename Either<SUB == 16, u16, u8>::Type SubBytes;
+    MEMBER SubBytes sub_bytes(const u8* at, u32 b) { return ((const SubBytes*)at)[b]; }
     // Byte `half` of those as a number.
     MEMBER i32 sub_scale(u16 bytes, u32 half) {
         u8 byte = (u8)(bytes >> (8 * half));
@@ -70,7 +77,8 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     struct Fragment {
         u32 codes[CODE_BYTES / 4];
         u32 high[HIGH ? HIGH : 1];
-        u16 d, m, scales, mins;
+        u16 d, m;
+        SubBytes scales, mins;
     };
 
     // Every load is independent of the others, so that all are in flight at once. What is read 16 bytes a lane is most
@@ -145,19 +153,20 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
             }
             halves[h] = high * 128 + low - OFFSET * x.sums[h];
         }
-        f32 d = half_of(f.d) * x.scale;
+        u16 scales = alone(f.scales), least = alone(f.mins);
+        f32 d = half_of(alone(f.d)) * x.scale;
         if constexpr (SUB == 0) {
             f32 sum = d * (f32)(halves[0] + halves[1]);
-            return MINS ? sum + half_of(f.m) * x.scaled_sum : sum;
+            return MINS ? sum + half_of(alone(f.m)) * x.scaled_sum : sum;
         } else if constexpr (SUB == 32) {
-            f32 sum = d * (f32)(sub_scale(f.scales, 0) * (halves[0] + halves[1]));
-            return MINS ? sum - half_of(f.m) * (f32)f.mins * x.scaled_sum : sum;
+            f32 sum = d * (f32)(sub_scale(scales, 0) * (halves[0] + halves[1]));
+            return MINS ? sum - half_of(alone(f.m)) * (f32)least * x.scaled_sum : sum;
         } else {
-            f32 sum = d * (f32)(sub_scale(f.scales, 0) * halves[0] + sub_scale(f.scales, 1) * halves[1]);
+            f32 sum = d * (f32)(sub_scale(scales, 0) * halves[0] + sub_scale(scales, 1) * halves[1]);
             if (!MINS)
                 return sum;
-            i32 mins = (i32)(f.mins & 255) * x.sums[0] + (i32)(f.mins >> 8) * x.sums[1];
-            return sum - half_of(f.m) * x.scale * (f32)mins;
+            i32 mins = (i32)(least & 255) * x.sums[0] + (i32)(least >> 8) * x.sums[1];
+            return sum - half_of(alone(f.m)) * x.scale * (f32)mins;
         }
     }
 
@@ -198,7 +207,6 @@ template <u32 KIND> struct Float {
     CONSTANT u32 LEN = KIND == 32 ? 4 : 8;
     CONSTANT u32 BYTES = 16 / LEN;
     CONSTANT u32 PIECES = LEN / 4;
-    CONSTANT u32 KEPT = NVIDIA ? 2 : 4;
     CONSTANT u32 RESIDENT = 2;
     CONSTANT u32 AHEAD = IN_FLIGHT / 16;
     // Whether one f16 holds a weight, once scaled: all but f32's 24 bits.

@@ -7,31 +7,35 @@
 // `thread`.
 DEVICE f64 block_sum(f64 v, u32 thread, u32 threads) {
     SHARED static f64 waves[1024 / 32];
-    for (u32 mask = 1; mask < WAVE; mask <<= 1)
-        v += shuffle_xor(v, mask);
+    v = wave_sum(v);
     u32 count = threads / WAVE, lane = thread % WAVE;
     if (lane == 0)
         waves[thread / WAVE] = v;
     // The sums of all waves are in LDS before any is read. It is written once a launch, so nothing waits afterwards.
     barrier();
-    // A power of two. Sums of pairs are the same from both sides, so that all threads get the same bits.
+    // Pairs, then pairs of pairs, the same in all threads. Up to eight waves each thread reads all of.
+    if (count <= 8) {
+        f64 sums[8];
+        for (u32 i = 0; i < 8; i++)
+            sums[i] = i < count ? waves[i] : 0.0;
+        return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    }
     f64 sum = waves[lane & (count - 1)];
     for (u32 mask = 1; mask < count; mask <<= 1)
         sum += shuffle_xor(sum, mask);
     return sum;
 }
 
-// Σ of four squares, added to `sum`.
-DEVICE f64 add_squares(f64 sum, f32x4 v) {
-    for (u32 j = 0; j < 4; j++)
-        sum += (f64)v[j] * v[j];
-    return sum;
+// Σ of four squares, exact but for three roundings to f64.
+DEVICE f64 squares(f32x4 v) {
+    f64 a = v.x, b = v.y, c = v.z, d = v.w;
+    return __builtin_fma(a, a, b * b) + __builtin_fma(c, c, d * d);
 }
 
 // 1 / √(mean(x²) + eps) of n elements whose squares add up to `sum` over the block.
 DEVICE f32 inverse_rms(f64 sum, u32 n, f32 eps, u32 thread, u32 threads) {
-    f64 mean = block_sum(sum, thread, threads) / (f64)n;
-    return (f32)(1.0 / __builtin_sqrt(mean + (f64)eps));
+    f64 share = 1.0 / (f64)n;
+    return (f32)inverse_root(__builtin_fma(block_sum(sum, thread, threads), share, (f64)eps));
 }
 
 // Four columns of the normalised row: two roundings, as on the CPU.

@@ -6,9 +6,9 @@
 // this thread uses next, so that a row of up to four a thread is read once.
 DEVICE f32 inverse_rms(const f32* x, u32 n, f32 eps, f32x4& first) {
     first = load4(x, 4 * thread_x(), n);
-    f64 sum = add_squares(0.0, first);
+    f64 sum = squares(first);
     for (u32 i = 4 * (thread_x() + threads_x()); i < n; i += 4 * threads_x())
-        sum = add_squares(sum, load4(x, i, n));
+        sum += squares(load4(x, i, n));
     return inverse_rms(sum, n, eps, thread_x(), threads_x());
 }
 

@@ -62,9 +62,6 @@ struct Right {
 };
 typedef f32x8 Sums;
 
-// An address as instructions of the shared window take it.
-DEVICE u32 shared_address(const void* at) { return (u32)(u64)(const SHARED_SPACE void*)at; }
-
 template <u32 PIECES> DEVICE Left left(const f16* tile, u32 row, u32 step, u32 lane) {
     u32 at = place<PIECES>(row + left_row(lane), 2 * step + left_piece(lane));
     Left f;

@@ -10,7 +10,7 @@
 //!   where those are rounded to integers together.
 //! - Activations lie in LDS, [`STAGED_BYTES`] at a time; a row that is normalised has to fit.
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, Machine};
 use super::hardware::Hardware;
 use super::pack::row_layout;
 use super::tuning::{Class, Kind};
@@ -44,6 +44,8 @@ pub struct GatedShape {
     pub dtype: DType,
     pub n: u32,
     pub k: u32,
+    /// Whether the row is normalised on the way.
+    pub normed: bool,
     /// Whether the results are rounded to integers.
     pub quantizes: bool,
 }
@@ -52,10 +54,31 @@ pub struct GatedShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvLaunch {
     pub geometry: Geometry,
+    /// Pairs of rows, or runs of [`RUN`] rows, that the blocks share.
+    pub shared: u32,
+    /// Bytes from one row to the next.
+    pub row_bytes: u32,
     /// Bytes of each of a group's rows that L2 is asked for ahead of the loads.
     pub hinted_bytes: u32,
     /// What the tuning table was asked for.
     pub key: (Kind, DType, Class),
+}
+
+impl GemvLaunch {
+    /// The kernel's last arguments: how many of what is shared each block has, how many blocks have one
+    /// more, and what L2 is asked for: whole pairs of rows ahead, or bytes of the first pair's rows.
+    /// Divisions of runtime numbers are long on a GPU, and nothing could be loaded before them.
+    pub fn shares(&self) -> [u32; 4] {
+        let blocks = self.geometry.grid[0];
+        let pairs = self.hinted_bytes / self.row_bytes;
+        // Requests are of whole 16 bytes.
+        let bytes = if pairs == 0 {
+            self.hinted_bytes & !15
+        } else {
+            0
+        };
+        [self.shared / blocks, self.shared % blocks, pairs, bytes]
+    }
 }
 
 /// `gemv_<type>`.
@@ -68,7 +91,15 @@ pub fn gemv(hardware: &Hardware, shape: GemvShape) -> GemvLaunch {
     } = shape;
     let kind = if normed { Kind::Normed } else { Kind::Plain };
     let pairs: u32 = n.iter().map(|n| n.div_ceil(2)).sum();
-    launch(hardware, kind, dtype, pairs, k, |groups, most| {
+    let products = Products {
+        kind,
+        dtype,
+        pairs,
+        k,
+        normed,
+        shared: pairs,
+    };
+    launch(hardware, products, |groups, most| {
         pairs.div_ceil(groups).min(most).max(1)
     })
 }
@@ -80,26 +111,47 @@ pub fn gated_gemv(hardware: &Hardware, shape: GatedShape) -> GemvLaunch {
         dtype,
         n,
         k,
+        normed,
         quantizes,
     } = shape;
-    launch(hardware, Kind::Gated, dtype, n, k, |groups, most| {
+    let shared = if quantizes { n.div_ceil(RUN) } else { n };
+    let products = Products {
+        kind: Kind::Gated,
+        dtype,
+        pairs: n,
+        k,
+        normed,
+        shared,
+    };
+    launch(hardware, products, |groups, most| {
         match quantizes {
-            true => n.div_ceil(RUN),
+            true => shared,
             false => n.div_ceil(groups).min(most),
         }
         .max(1)
     })
 }
 
-/// A launch over `pairs` pairs of rows; `blocks(groups, most)` says how many blocks.
-fn launch(
-    hardware: &Hardware,
+/// What a launch computes: `pairs` pairs of rows, dealt to blocks as `shared` things.
+struct Products {
     kind: Kind,
     dtype: DType,
     pairs: u32,
     k: u32,
-    blocks: impl Fn(u32, u32) -> u32,
-) -> GemvLaunch {
+    normed: bool,
+    shared: u32,
+}
+
+/// A launch; `blocks(groups, most)` says how many blocks.
+fn launch(hardware: &Hardware, products: Products, blocks: impl Fn(u32, u32) -> u32) -> GemvLaunch {
+    let Products {
+        kind,
+        dtype,
+        pairs,
+        k,
+        normed,
+        shared,
+    } = products;
     let row_bytes = row_layout(dtype, k as usize).stride as u64;
     let class = Class::of_bytes(2 * u64::from(pairs) * row_bytes);
     let choice = hardware.tuning.choice(kind, dtype, class);
@@ -120,12 +172,19 @@ fn launch(
     // Every group has as much of what L2 is to hold; it asks for two rows.
     let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
     let turns = u64::from(pairs.div_ceil(blocks).div_ceil(groups));
+    // NVIDIA's kernels copy a row that they normalise, and the norm's weights, to LDS first.
+    let copies = match (normed, hardware.machine) {
+        (true, Machine::Nvidia) => 2 * 16 * k.div_ceil(4),
+        _ => 0,
+    };
     GemvLaunch {
         geometry: Geometry {
             grid: [blocks, 1, 1],
             block: [lanes, groups, 1],
-            lds_bytes: units.saturating_mul(unit_bytes).min(STAGED_BYTES),
+            lds_bytes: units.saturating_mul(unit_bytes).min(STAGED_BYTES) + copies,
         },
+        shared,
+        row_bytes: row_bytes as u32,
         hinted_bytes: share.min(turns * row_bytes) as u32,
         key: (kind, dtype, class),
     }
@@ -167,6 +226,7 @@ mod tests {
                             dtype,
                             n,
                             k,
+                            normed: k <= 8192,
                             quantizes,
                         };
                         for (things, launch) in [
@@ -182,7 +242,14 @@ mod tests {
                             assert!((8..=wave).contains(&lanes), "{place}");
                             assert!((lanes * groups).is_multiple_of(wave), "{place}");
                             assert!(lanes * groups <= THREADS, "{place}");
-                            assert!(launch.geometry.lds_bytes <= STAGED_BYTES, "{place}");
+                            let copies = if k <= 8192 && wave == 32 { 8 * k } else { 0 };
+                            assert!(
+                                launch.geometry.lds_bytes <= STAGED_BYTES + copies,
+                                "{place}"
+                            );
+                            let [each, more, pairs, bytes] = launch.shares();
+                            assert_eq!(each * blocks + more, things, "{place}");
+                            assert!(pairs == 0 || bytes == 0, "{place}");
                         }
                     }
                 }
@@ -213,6 +280,7 @@ mod tests {
             dtype: DType::Q4_K,
             n: 11_008,
             k: 4096,
+            normed: true,
             quantizes: true,
         };
         assert_eq!(gated_gemv(&hardware, gated).geometry.grid[0], 344);

@@ -141,24 +141,10 @@ impl Products {
         let n = self.n.map(|n| n as u32);
         let ([w0, w1, w2], [y0, y1, y2]) = (&self.packed, &self.y);
         let stride = self.w[0].stride();
+        let [each, more, pairs, bytes] = launch.shares();
         let args = args![
-            &step,
-            x,
-            norm,
-            EPS,
-            k,
-            w0,
-            y0,
-            n[0],
-            w1,
-            y1,
-            n[1],
-            w2,
-            y2,
-            n[2],
-            stride,
-            residual,
-            launch.hinted_bytes
+            &step, x, norm, EPS, k, w0, y0, n[0], w1, y1, n[1], w2, y2, n[2], stride, residual,
+            each, more, pairs, bytes
         ];
         bench.launch(&name("gemv", dtype), launch.geometry, args);
     }
@@ -341,6 +327,7 @@ pub fn gated(bench: &Bench) {
                     dtype,
                     n: n as u32,
                     k: k as u32,
+                    normed: false,
                     quantizes,
                 };
                 let mut launch = geometry::gated_gemv(&bench.hardware, shape);
@@ -348,6 +335,7 @@ pub fn gated(bench: &Bench) {
                     // Some blocks have several runs, and some more than others.
                     launch.geometry.grid[0] = blocks;
                 }
+                let [each, more, pairs, bytes] = launch.shares();
                 let args = args![
                     &step,
                     &x,
@@ -361,7 +349,10 @@ pub fn gated(bench: &Bench) {
                     n as u32,
                     kind,
                     u32::from(quantizes),
-                    launch.hinted_bytes
+                    each,
+                    more,
+                    pairs,
+                    bytes
                 ];
                 bench.launch(&name("gated_gemv", dtype), launch.geometry, args);
             };

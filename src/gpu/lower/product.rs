@@ -132,7 +132,9 @@ impl Lower<'_> {
             normed,
         };
         let launch = geometry::gemv(self.hardware, shape);
-        args.u32(launch.hinted_bytes);
+        for share in launch.shares() {
+            args.u32(share);
+        }
         self.push_tuned(typed("gemv", dtype), launch, args.0);
     }
 
@@ -147,6 +149,7 @@ impl Lower<'_> {
             dtype,
             n,
             k,
+            normed: norm.is_some(),
             quantizes,
         };
         let launch = geometry::gated_gemv(self.hardware, shape);
@@ -159,8 +162,10 @@ impl Lower<'_> {
             .value(y)
             .u32(n)
             .u32(activation_code(activation))
-            .u32(quantizes.into())
-            .u32(launch.hinted_bytes);
+            .u32(quantizes.into());
+        for share in launch.shares() {
+            args.u32(share);
+        }
         self.push_tuned(typed("gated_gemv", dtype), launch, args.0);
     }
 
