@@ -42,19 +42,22 @@
 //! # The files
 //!
 //! `format` says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
-//! a dozen operations with an implementation per instruction set; `driver` has the loops, written once.
+//! a dozen operations with an implementation per instruction set; `driver` has the loops, written once; `wide` is many
+//! rows of the types of more than four bits on machines whose best is AVX2.
 
 mod driver;
 pub(crate) mod format;
 mod simd;
 pub(crate) mod simple;
 pub(crate) mod super_blocks;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 #[cfg(test)]
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{PanelFn, PanelKernel};
+use super::panel::{LANES, PanelFn, PanelKernel};
 use crate::dtype::DType;
 use format::Format;
 use simd::Simd;
@@ -116,26 +119,74 @@ impl Path {
 }
 
 fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKernel> {
-    let (func, name): (PanelFn, _) = match path {
-        Path::Portable => (run::<simd::Portable, F>, "portable"),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => (run::<simd::Ymm<simd::Maddubs>, F>, "avx2"),
-        #[cfg(target_arch = "x86_64")]
-        Path::AvxVnni => (run::<simd::Ymm<simd::Vnni>, F>, "avx-vnni"),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx512 => (run::<simd::Zmm, F>, "avx512"),
-    };
-    let scratch_bytes = if rows_max > 1 {
+    let many = rows_max > 1;
+    let unpacked = if many {
         driver::scratch_bytes::<F::Shape>(k)
     } else {
         0
     };
+    let (func, panels, scratch_bytes, name): (PanelFn, _, _, _) = match path {
+        Path::Portable => (run::<simd::Portable, F>, 1, unpacked, "portable"),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 if many && wide::pays::<F::Shape>() => (
+            run_wide::<F>,
+            wide::PANELS,
+            size_of::<wide::Scratch>(),
+            "avx2",
+        ),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => (run::<simd::Ymm<simd::Maddubs>, F>, 1, unpacked, "avx2"),
+        #[cfg(target_arch = "x86_64")]
+        Path::AvxVnni => (run::<simd::Ymm<simd::Vnni>, F>, 1, unpacked, "avx-vnni"),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 => (run::<simd::Zmm, F>, 1, unpacked, "avx512"),
+    };
     k.is_multiple_of(F::COLS).then_some(PanelKernel {
         func,
-        panels: 1,
+        panels,
         scratch_bytes,
         name,
     })
+}
+
+/// [`run`] on AVX2 for up to [`wide::PANELS`] panels: many rows as [`wide`] has them, a lone one panel by panel.
+///
+/// # Safety
+/// As [`PanelFn`] says.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments)]
+unsafe fn run_wide<F: Format>(
+    w: *const u8,
+    lanes: usize,
+    k: usize,
+    x: *const u8,
+    x_stride: usize,
+    rows: usize,
+    tile: *mut f32,
+    scratch: *mut u8,
+) {
+    let panel = driver::Panel {
+        w,
+        k,
+        x,
+        x_stride,
+        rows,
+        tile,
+        scratch,
+    };
+    // SAFETY: the caller's promise; panels follow one another, and so do their tiles.
+    unsafe {
+        if rows > 1 {
+            return wide::panels::<F>(&panel, lanes);
+        }
+        for p in 0..lanes.div_ceil(LANES) {
+            simd::Ymm::<simd::Maddubs>::panel::<F>(&driver::Panel {
+                w: w.add(p * (k / F::COLS * F::PANEL_BYTES)),
+                tile: tile.add(p * LANES),
+                ..panel
+            });
+        }
+    }
 }
 
 /// The [`PanelFn`] of a type on an instruction set.

@@ -7,6 +7,7 @@ use crate::cpu::panel::LANES;
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::ops::{Deref, DerefMut};
 
 const TYPES: [DType; 10] = [
     DType::Q4_0,
@@ -51,10 +52,31 @@ fn halves_at(dtype: DType) -> &'static [usize] {
     }
 }
 
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
 /// Zeroed memory with the alignment kernels ask for.
-fn aligned(bytes: usize) -> Vec<[u8; 64]> {
+struct Aligned(Vec<Line>);
+
+fn aligned(bytes: usize) -> Aligned {
     // A cache line more, so that nothing asked for is ever at a dangling address.
-    vec![[0; 64]; bytes.div_ceil(64) + 1]
+    Aligned(vec![Line([0; 64]); bytes.div_ceil(64) + 1])
+}
+
+impl Deref for Aligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: lines are bytes without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&*self.0)) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size_of_val(&*self.0)) }
+    }
 }
 
 /// A panel and some activations, with the exact answer to each.
@@ -65,7 +87,7 @@ struct Case {
     rows: usize,
     weights: Vec<f32>,
     x: Vec<f32>,
-    packed: Vec<[u8; 64]>,
+    packed: Aligned,
 }
 
 impl Case {
@@ -89,14 +111,8 @@ impl Case {
         let bytes = packed_panel_bytes(dtype, k);
         let mut packed = aligned(bytes);
         // Dirt that packing must not leave behind.
-        packed.as_flattened_mut().fill(0xa5);
-        pack_panel(
-            dtype,
-            &file,
-            lanes,
-            k,
-            &mut packed.as_flattened_mut()[..bytes],
-        );
+        packed.fill(0xa5);
+        pack_panel(dtype, &file, lanes, k, &mut packed[..bytes]);
         let rows = x.len() / k;
         Case {
             dtype,
@@ -142,11 +158,9 @@ impl Case {
                 scratch.as_mut_ptr().cast(),
             );
         }
-        let bytes = &tile.as_flattened()[..rows * LANES * 4];
+        let bytes = &tile[..rows * LANES * 4];
         assert!(
-            tile.as_flattened()[rows * LANES * 4..]
-                .iter()
-                .all(|b| *b == 0),
+            tile[rows * LANES * 4..].iter().all(|b| *b == 0),
             "past the tile"
         );
         let floats = bytes
@@ -155,7 +169,7 @@ impl Case {
             .iter()
             .map(|b| f32::from_le_bytes(*b))
             .collect();
-        (floats, x.as_flattened().to_vec())
+        (floats, x.to_vec())
     }
 
     fn check(&self, path: Path) {
