@@ -136,7 +136,13 @@ pub struct SamplingArgs {
     /// Penalty on tokens that occurred recently; 1 is none.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
-    /// How many recent tokens the penalty looks at.
+    /// Subtracted from the logit of a token for each time it occurred recently; 0 is none.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Subtracted from the logit of a token that occurred recently; 0 is none.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// How many recent tokens the penalties look at.
     #[arg(long, value_name = "N")]
     pub repeat_last_n: Option<usize>,
 }
@@ -437,6 +443,10 @@ mod tests {
         );
         check(
             "generate x --min-p 0.1 --repeat-penalty 1.1 --repeat-last-n 64 --no-special",
+            true,
+        );
+        check(
+            "generate x --frequency-penalty -0.5 --presence-penalty 1.5",
             true,
         );
         check(

@@ -173,6 +173,8 @@ impl Config {
         set(&mut to.top_p, from.top_p);
         set(&mut to.min_p, from.min_p);
         set(&mut to.repeat_penalty, from.repeat_penalty);
+        set(&mut to.frequency_penalty, from.frequency_penalty);
+        set(&mut to.presence_penalty, from.presence_penalty);
         set(&mut to.repeat_last_n, from.repeat_last_n);
         set(&mut to.seed, from.seed);
         set(&mut self.max_tokens, file.generate.max_tokens);
@@ -334,6 +336,8 @@ impl Config {
         set(&mut to.top_p, args.top_p);
         set(&mut to.min_p, args.min_p);
         set(&mut to.repeat_penalty, args.repeat_penalty);
+        set(&mut to.frequency_penalty, args.frequency_penalty);
+        set(&mut to.presence_penalty, args.presence_penalty);
         set(&mut to.repeat_last_n, args.repeat_last_n);
         set(&mut to.seed, args.seed);
     }
