@@ -1,7 +1,7 @@
 //! `convert`: a model, whatever it came as, → one GGUF file.
 //!
 //! The file is written beside its destination under another name and takes its own only when it is whole and on the disk.
-//! An error or Ctrl-C removes it.
+//! An error, Ctrl-C or SIGTERM removes it.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -58,6 +58,13 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
         let path = args.output.display();
         return Err(CliError::Input(format!(
             "{path}: is a folder; name the file to write"
+        )));
+    }
+    // The new file would take the place of a device or a pipe, and not be written to it.
+    if fs::metadata(&args.output).is_ok_and(|there| !there.is_file()) {
+        let path = args.output.display();
+        return Err(CliError::Input(format!(
+            "{path}: is no file; name the file to write"
         )));
     }
     if !args.force && fs::symlink_metadata(&args.output).is_ok() {
@@ -204,13 +211,14 @@ fn write(
     let part = output.with_file_name(name);
     // Caught before there is a file to leave behind.
     interrupt::catch()?;
+    interrupt::catch_termination()?;
+    let unfinished = Unfinished(part.clone());
+    interrupt::remove_at_end(Some(part.clone()));
     let file = File::options()
         .write(true)
         .create_new(true)
         .open(&part)
         .map_err(refused)?;
-    let unfinished = Unfinished(part.clone());
-    interrupt::remove_at_end(Some(part.clone()));
 
     let total = tensors.iter().map(TensorInfo::bytes).sum();
     let bar = progress.bytes("writing", total);

@@ -337,7 +337,8 @@ fn penalties_are_what_their_definition_says() {
             repeat_last_n: pick(&[0.0, 1.0, 8.0, 64.0, 5000.0]) as usize,
             ..Sampling::greedy()
         };
-        let row = logits(seed, 40);
+        // Near to one another, so that penalties decide.
+        let row: Vec<f32> = logits(seed, 40).iter().map(|x| 0.2 * x).collect();
         let mut text = Text::new(settings, row.len());
         (0..rng.next_u32() % 120).for_each(|_| text.accept(rng.next_u32() % 40));
         let right = penalised(&settings, &row, &text.history);

@@ -9,6 +9,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -139,7 +140,11 @@ impl Config {
     pub fn load_over(mut config: Self, args: &ModelArgs) -> Result<Self, ConfigError> {
         match (&args.config, &args.model) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+                let read = || {
+                    let bytes = super::text::bytes(path)?;
+                    String::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8 text"))
+                };
+                let text = read().map_err(|error| ConfigError::Read {
                     file: path.clone(),
                     error,
                 })?;
