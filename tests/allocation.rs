@@ -83,6 +83,7 @@ fn check(format: Format, temperature: f32) {
         min_p: 0.02,
         repeat_penalty: 1.1,
         frequency_penalty: 0.5,
+        presence_penalty: 0.5,
         repeat_last_n: 16,
         seed: 7,
     };
