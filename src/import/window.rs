@@ -54,15 +54,19 @@ impl Family {
                         "true, or a sliding_window of null",
                     );
                 }
-                let all = every(size.is_some());
-                if types.is_some_and(|types| types != all) {
+                // Where the window holds the whole context, a layer with it and one without it do the same.
+                let wanted = match (size, size_or_usual) {
+                    (Some(_), _) => Some((true, "sliding_attention in every layer")),
+                    (None, None) => Some((false, "full_attention in every layer")),
+                    (None, Some(_)) => None,
+                };
+                if let (Some((slides, supported)), Some(types)) = (wanted, types)
+                    && types.contains(&!slides)
+                {
                     let found = config.get("layer_types").map(short).unwrap_or_default();
-                    let supported = match size {
-                        Some(_) => "sliding_attention in every layer",
-                        None => "full_attention in every layer",
-                    };
                     return refuse("layer_types", found, supported);
                 }
+                let all = every(size.is_some());
                 (size, all)
             }
             Kind::Qwen2 | Kind::Qwen3 => {

@@ -340,6 +340,21 @@ fn what_cannot_be_meant_is_refused() {
     );
 }
 
+/// A window that holds the whole context is none, whatever the layers are called.
+#[test]
+fn a_window_of_the_whole_context_is_none() {
+    let variant = variant("mistral-yarn");
+    let folder = variant.folder();
+    let changes =
+        json!({"sliding_window": 256, "layer_types": ["full_attention", "sliding_attention"]});
+    edit(folder.path(), "config.json", &changes);
+    let checkpoint = open(folder.path());
+    let window = checkpoint.metadata().u32("llama.attention.sliding_window");
+    assert_eq!(window.expect("a number"), None);
+    let apart = variant.apart(&every_row(checkpoint, &variant.tokens));
+    assert!(apart <= NEAR, "{apart:.1e}");
+}
+
 /// Gemma 3's text models come with the tokenizer of their multimodal siblings, which has a token more than they have rows.
 #[test]
 fn added_tokens_without_a_row_are_left_out() {
