@@ -26,10 +26,12 @@ struct Rule {
     f32 inverse_temperature;
     f32 floor;                // of a logit less the largest
     f32 repeat_penalty;
-    u32 repeat_last_n;        // 0: none
+    f32 frequency_penalty;
+    f32 presence_penalty;
+    u32 repeat_last_n;        // 0: no penalties
     u32 seed[2];
 };
-static_assert(sizeof(Rule) == 40, "as RULE_WORDS says");
+static_assert(sizeof(Rule) == 48, "as RULE_WORDS says");
 enum { GREEDY = 1, TOP_P = 2 };
 
 // What is said in place of a token: a logit was NaN or infinite; all were minus infinity.
@@ -74,14 +76,17 @@ GLOBAL THREADS_AT_MOST(64) void step_fetch(const volatile u32* host, u32* device
 }
 
 GLOBAL THREADS_AT_MOST(64) void rule_set(Rule* rule, u32 flags, u32 top_k, u32 p_low, u32 p_high, u32 inverse,
-                                         u32 floor, u32 penalty, u32 last_n, u32 seed_low, u32 seed_high) {
+                                         u32 floor, u32 repeat, u32 frequency, u32 presence, u32 last_n, u32 seed_low,
+                                         u32 seed_high) {
     if (thread_x() == 0) {
         rule->flags = flags;
         rule->top_k = top_k;
         rule->top_p[0] = p_low, rule->top_p[1] = p_high;
         rule->inverse_temperature = float_of(inverse);
         rule->floor = float_of(floor);
-        rule->repeat_penalty = float_of(penalty);
+        rule->repeat_penalty = float_of(repeat);
+        rule->frequency_penalty = float_of(frequency);
+        rule->presence_penalty = float_of(presence);
         rule->repeat_last_n = last_n;
         rule->seed[0] = seed_low, rule->seed[1] = seed_high;
     }
@@ -163,32 +168,38 @@ struct First {
     u32 bad, bad_bits;
 };
 
+// The logit of a token that occurred lately, `count` times. Multiply-adds are spelt out, so that what the compiler would
+// contract changes nothing.
+DEVICE f32 penalised(const Rule* rule, f32 x, u32 count) {
+    f32 off = __builtin_fmaf((f32)count, rule->frequency_penalty, rule->presence_penalty);
+    return x > 0.0f ? x / rule->repeat_penalty - off : __builtin_fmaf(x, rule->repeat_penalty, -off);
+}
+
 // A wave a CHUNK of logits [n]: penalises what occurred lately, and finds the first token and the first bad logit.
 GLOBAL THREADS_AT_MOST(256) void sample_scan(const Step* step, u32 rows, const f32* logits, u32 n, const Rule* rule,
                                              const u32* history, f32* scores, First* firsts) {
     begin_in_turn();
-    SHARED static u32 recent[BLOCK / 32];
+    // How often each token of the block occurred lately.
+    SHARED static u32x4 counts[BLOCK / 4];
     u32 base = block_x() * BLOCK, i = base + 4 * thread_x();
     f32x4 v = load4(logits, i, n);
     u32 window = rule->repeat_last_n;
     if (window > 0) {
-        if (thread_x() < BLOCK / 32)
-            recent[thread_x()] = 0;
-        // The bits are cleared before any is set.
+        counts[thread_x()] = 0;
+        // The counts are zeros before any token is counted.
         barrier();
         u32 end = step->position + live_rows(step, rows);
         for (u32 at = end - minimum(window, end) + thread_x(); at < end; at += threads_x()) {
             u32 token = history[at] - base;
             if (token < BLOCK)
-                __atomic_fetch_or(&recent[token / 32], 1u << token % 32, __ATOMIC_RELAXED);
+                __atomic_fetch_add((u32*)counts + token, 1u, __ATOMIC_RELAXED);
         }
-        // All bits are set before any is read.
+        // All tokens are counted before any count is read.
         barrier();
-        f32 penalty = rule->repeat_penalty;
-        u32 bits = recent[thread_x() / 8] >> thread_x() % 8 * 4;
+        u32x4 own = counts[thread_x()];
         for (u32 j = 0; j < 4; j++)
-            if (bits >> j & 1)
-                v[j] = v[j] > 0.0f ? v[j] / penalty : v[j] * penalty;
+            if (own[j] > 0)
+                v[j] = penalised(rule, v[j], own[j]);
     }
     u64 place = 0;
     u32 bad = n;

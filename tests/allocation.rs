@@ -82,6 +82,8 @@ fn check(format: Format, temperature: f32) {
         top_p: 0.9,
         min_p: 0.02,
         repeat_penalty: 1.1,
+        frequency_penalty: 0.5,
+        presence_penalty: 0.5,
         repeat_last_n: 16,
         seed: 7,
     };

@@ -52,6 +52,11 @@ fn exit_codes_tell_usage_input_and_success_apart() {
         &["temperature", "-1"],
     );
     check(&["generate", "x", "--top-p", "2"], 3, &["top_p", "2"]);
+    check(
+        &["generate", "x", "--frequency-penalty", "-1001"],
+        3,
+        &["frequency_penalty", "-1001", "-1000 to 1000"],
+    );
     check(&["generate", "x", "--stop", ""], 3, &["stop string"]);
     check(&["generate", "x", "--graph", "bad.toml"], 3, &["bad.toml"]);
     check(
@@ -214,6 +219,48 @@ fn a_seed_means_a_text() {
     let first = generate("1");
     assert_eq!(first, generate("1"));
     assert!((2..6).any(|seed| generate(&seed.to_string()) != first));
+}
+
+/// With a penalty that nothing outweighs no token comes twice, by a flag and by a configuration; the prompt's count too.
+#[test]
+fn penalties_forbid_what_occurred() {
+    let bench = Bench::new();
+    bench.write("once.toml", "[sampling]\npresence_penalty = 1000.0\n");
+    // The prompt's tokens and the text's, and how many of them are the prompt's.
+    let tokens = |more: &[&str]| -> (Vec<u64>, usize) {
+        let args = [
+            "generate",
+            PROMPT,
+            "--max-tokens",
+            "24",
+            "--ignore-eos",
+            "--format",
+            "json",
+        ];
+        let json = bench.with_model(&[&args[..], more].concat()).json();
+        let ids = |key: &str| -> Vec<u64> {
+            let list = json[key].as_array().expect("a list");
+            list.iter().map(|id| id.as_u64().expect("an id")).collect()
+        };
+        let prompt = ids("prompt_tokens");
+        ([&prompt[..], &ids("tokens")].concat(), prompt.len())
+    };
+    let repeats = |(all, prompt): &(Vec<u64>, usize)| {
+        (*prompt..all.len()).any(|at| all[..at].contains(&all[at]))
+    };
+    let plain = tokens(&[]);
+    assert!(repeats(&plain), "a toy that never repeats shows nothing");
+    for more in [
+        &["--frequency-penalty", "1000"][..],
+        &["--presence-penalty", "1000"],
+        &["--presence-penalty", "1000", "--temp", "1"],
+        &["--config", "once.toml"],
+    ] {
+        assert!(!repeats(&tokens(more)), "{more:?}");
+    }
+    let short = tokens(&["--presence-penalty", "1000", "--repeat-last-n", "1"]);
+    let text = &short.0[short.1 - 1..];
+    assert!(repeats(&short) && text.windows(2).all(|two| two[0] != two[1]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod support;
 
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
-use greta_infer::model::{Logits, Model};
+use greta_infer::model::{Logits, Model, unknown_keys};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
 use support::family::{Family, families};
@@ -48,6 +48,8 @@ fn run(family: &Family, session: &mut Session, parts: &[usize]) -> f64 {
 fn logits_are_those_of_transformers() {
     for family in families() {
         let model = family.model(DType::F32);
+        let metadata = model.checkpoint().expect("a file").metadata();
+        assert_eq!(unknown_keys(metadata).expect("a text"), None);
         let mut widest = 0.0f64;
         for isa in Isa::available() {
             let mut each = session(&model, Logits::All, isa);

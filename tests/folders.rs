@@ -16,6 +16,8 @@ mod quantize;
 mod split;
 #[path = "folders/tokens.rs"]
 mod tokens;
+#[path = "folders/variants.rs"]
+mod variants;
 #[path = "folders/writer.rs"]
 mod writer;
 

@@ -19,6 +19,9 @@ pub fn recommended(metadata: &Metadata) -> Result<Sampling, LoadError> {
         top_p: number("top_p")?.unwrap_or(standard.top_p),
         min_p: number("min_p")?.unwrap_or(standard.min_p),
         repeat_penalty: number("penalty_repeat")?.unwrap_or(standard.repeat_penalty),
+        // No model file recommends these.
+        frequency_penalty: standard.frequency_penalty,
+        presence_penalty: standard.presence_penalty,
         // A negative number stands for the whole context there; no context is longer than this.
         repeat_last_n: match last_n {
             None => standard.repeat_last_n,

@@ -84,10 +84,10 @@ pub struct ModelArgs {
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
     /// Threads that compute, this one included; 0 takes one a core, within affinity and quota.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// Context capacity in tokens.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub ctx: Option<usize>,
     /// Element type of the KV cache: f16, or q8_0, which takes a little more than half of the memory.
     #[arg(long, value_name = "TYPE")]
@@ -119,13 +119,13 @@ pub enum Switch {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Seed of the sampler; the same seed gives the same text.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Temperature; 0 takes the most likely token.
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temp: Option<f32>,
     /// Keep the N most likely tokens; 0 keeps all.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub top_k: Option<u32>,
     /// Keep the smallest set of tokens with this much probability; 1 keeps all.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
@@ -136,8 +136,14 @@ pub struct SamplingArgs {
     /// Penalty on tokens that occurred recently; 1 is none.
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repeat_penalty: Option<f32>,
-    /// How many recent tokens the penalty looks at.
-    #[arg(long, value_name = "N")]
+    /// Subtracted from the logit of a token for each time it occurred recently; 0 is none.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub frequency_penalty: Option<f32>,
+    /// Subtracted from the logit of a token that occurred recently; 0 is none.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub presence_penalty: Option<f32>,
+    /// How many recent tokens the penalties look at.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub repeat_last_n: Option<usize>,
 }
 
@@ -187,7 +193,7 @@ pub struct FullArgs {
     #[arg(long, value_name = "ACTION")]
     pub on_full: Option<OnFull>,
     /// Tokens at the beginning that sliding keeps [default: the system turn of a conversation, BOS of a text].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub keep: Option<usize>,
 }
 
@@ -208,7 +214,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "FILE")]
     pub load: Option<PathBuf>,
     /// Stop an answer after N tokens [default: where the context ends].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
     /// Stop an answer before this text; may be given more than once and replaces the configuration's list.
     #[arg(long, value_name = "TEXT")]
@@ -252,7 +258,7 @@ pub struct GenerateArgs {
     #[arg(long, conflicts_with = "no_special")]
     pub chat: bool,
     /// Stop after N tokens.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_tokens: Option<usize>,
     /// Stop before this text; may be given more than once and replaces the configuration's list.
     #[arg(long, value_name = "TEXT")]
@@ -261,7 +267,13 @@ pub struct GenerateArgs {
     #[arg(long)]
     pub ignore_eos: bool,
     /// Report the N likeliest tokens at each position (needs --format json).
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     pub logprobs: usize,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -315,7 +327,7 @@ pub struct PerplexityArgs {
     /// The text to score; `-` reads it from standard input. One newline at its end is dropped, as llama.cpp does.
     pub file: PathBuf,
     /// Score only the first N chunks.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub chunks: Option<usize>,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -338,7 +350,7 @@ pub struct InfoArgs {
     #[arg(long)]
     pub tensors: bool,
     /// Context capacity in tokens, for the memory estimate.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub ctx: Option<usize>,
     /// Element type of the KV cache, f16 or q8_0, for the memory estimate.
     #[arg(long, value_name = "TYPE")]
@@ -368,7 +380,12 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub force: bool,
     /// Threads that round; 0 takes every core.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub threads: usize,
     /// Graph definition (TOML) that replaces the built-in one of the model's family; it names a folder's tensors.
     #[arg(long, value_name = "FILE")]
@@ -437,6 +454,10 @@ mod tests {
         );
         check(
             "generate x --min-p 0.1 --repeat-penalty 1.1 --repeat-last-n 64 --no-special",
+            true,
+        );
+        check(
+            "generate x --frequency-penalty -0.5 --presence-penalty 1.5",
             true,
         );
         check(

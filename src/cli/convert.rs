@@ -1,7 +1,7 @@
 //! `convert`: a model, whatever it came as, → one GGUF file.
 //!
 //! The file is written beside its destination under another name and takes its own only when it is whole and on the disk.
-//! An error or Ctrl-C removes it.
+//! An error, Ctrl-C or SIGTERM removes it.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -20,11 +20,21 @@ use super::source::publish;
 use super::{interrupt, load};
 use crate::dtype::DType;
 use crate::import;
-use crate::loader::{Checkpoint, Metadata, TensorInfo, WriteError, write_gguf};
+use crate::loader::{Checkpoint, LoadError, Metadata, TensorInfo, WriteError, write_gguf};
 use crate::model::Model;
 
 /// `general.quantization_version`: ggml's block layouts since 2023.
 const QUANTIZATION_VERSION: u32 = 2;
+
+/// Keys that change what is computed, and the architectures that llama.cpp reads them for.
+const READ_BY_LLAMA_CPP: &[(&str, &[&str])] = &[
+    ("attention.sliding_window", &["gemma3"]),
+    ("attention.rope_pattern", &[]),
+    ("attention.scale", &[]),
+    ("rope.scaling.yarn_attn_factor", &[]),
+    ("rope.scaling.yarn_beta_fast", &["mistral3"]),
+    ("rope.scaling.yarn_beta_slow", &["mistral3"]),
+];
 
 #[derive(Serialize)]
 struct Json {
@@ -48,6 +58,13 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
         let path = args.output.display();
         return Err(CliError::Input(format!(
             "{path}: is a folder; name the file to write"
+        )));
+    }
+    // The new file would take the place of a device or a pipe, and not be written to it.
+    if fs::metadata(&args.output).is_ok_and(|there| !there.is_file()) {
+        let path = args.output.display();
+        return Err(CliError::Input(format!(
+            "{path}: is no file; name the file to write"
         )));
     }
     if !args.force && fs::symlink_metadata(&args.output).is_ok() {
@@ -85,6 +102,13 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
     let tensors: Vec<TensorInfo> = checkpoint.tensors().cloned().collect();
     Model::from_checkpoint(checkpoint, load::definition(&config)?).map_err(CliError::input)?;
 
+    if let Some(keys) = unread_elsewhere(&metadata).map_err(CliError::input)? {
+        let file = args.output.display();
+        let line = format!(
+            "note: {file}: {keys} change what is computed, and llama.cpp does not read them"
+        );
+        output::note(!progress.is_wanted(), &line);
+    }
     let file_bytes = write(args, &metadata, &tensors, &progress, &exists)?;
     let mut types: IndexMap<&'static str, usize> = IndexMap::new();
     for tensor in &tensors {
@@ -102,6 +126,20 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
         Format::Json => output::json(&json),
         Format::Text => output::text(&text(&json, args.dtype)),
     }
+}
+
+/// The keys of a file that llama.cpp would pass over.
+fn unread_elsewhere(metadata: &Metadata) -> Result<Option<String>, LoadError> {
+    let Some(architecture) = metadata.str("general.architecture")? else {
+        return Ok(None);
+    };
+    let unread: Vec<String> = READ_BY_LLAMA_CPP
+        .iter()
+        .filter(|(_, readers)| !readers.contains(&architecture))
+        .map(|(key, _)| format!("{architecture}.{key}"))
+        .filter(|key| metadata.get(key).is_some())
+        .collect();
+    Ok((!unread.is_empty()).then(|| unread.join(", ")))
 }
 
 /// The metadata with what describes this file.
@@ -173,13 +211,14 @@ fn write(
     let part = output.with_file_name(name);
     // Caught before there is a file to leave behind.
     interrupt::catch()?;
+    interrupt::catch_termination()?;
+    let unfinished = Unfinished(part.clone());
+    interrupt::remove_at_end(Some(part.clone()));
     let file = File::options()
         .write(true)
         .create_new(true)
         .open(&part)
         .map_err(refused)?;
-    let unfinished = Unfinished(part.clone());
-    interrupt::remove_at_end(Some(part.clone()));
 
     let total = tensors.iter().map(TensorInfo::bytes).sum();
     let bar = progress.bytes("writing", total);

@@ -76,10 +76,13 @@ pub fn usage_line(error: &clap::Error) -> CliError {
     let explanation = text.split("\nUsage:").next().unwrap_or(&text);
     let explanation = explanation.strip_prefix("error: ").unwrap_or(explanation);
     let explanation = explanation.split("\nFor more information").next();
-    CliError::Usage(format!(
-        "{} (try --help)",
-        one_line(explanation.unwrap_or(&text))
-    ))
+    // How to pass what begins with a dash as a value is no help where no value is wanted.
+    let told: Vec<&str> = explanation
+        .unwrap_or(&text)
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("tip: to pass"))
+        .collect();
+    CliError::Usage(format!("{} (try --help)", one_line(&told.join("\n"))))
 }
 
 /// An error and its causes as one sentence; a cause whose text the outer one already holds is not repeated.
@@ -128,6 +131,14 @@ mod tests {
         check(
             &["generate", "x", "--tmp", "0"],
             "unexpected argument '--tmp'",
+        );
+        for number in ["--ctx", "--threads", "--seed", "--top-k", "--max-tokens"] {
+            let expected = format!("invalid value '-1' for '{number} <N>'");
+            check(&["generate", "x", number, "-1"], &expected);
+        }
+        check(
+            &["info", "m", "-1"],
+            "unexpected argument '-1' found (try --help)",
         );
     }
 

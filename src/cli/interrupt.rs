@@ -16,13 +16,34 @@ static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 pub fn catch() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
-            if let Ok(Some(file)) = UNFINISHED.lock().as_deref() {
-                let _best_effort = std::fs::remove_file(file);
-            }
+            remove_unfinished();
             leave();
         }
     })
     .map_err(CliError::runtime)
+}
+
+/// Lets SIGTERM end the process as it always does, but not before the file that is not finished is removed.
+#[cfg(unix)]
+pub fn catch_termination() -> Result<(), CliError> {
+    use signal_hook::{consts::SIGTERM, iterator::Signals, low_level};
+    let mut signals = Signals::new([SIGTERM]).map_err(CliError::runtime)?;
+    let wait = move || {
+        for signal in signals.forever() {
+            remove_unfinished();
+            // It does not return from a signal that ends processes.
+            let _ended = low_level::emulate_default_handler(signal);
+        }
+    };
+    let thread = std::thread::Builder::new().name("termination".into());
+    thread.spawn(wait).map_err(CliError::runtime)?;
+    Ok(())
+}
+
+/// Nothing else ends a process by asking.
+#[cfg(not(unix))]
+pub fn catch_termination() -> Result<(), CliError> {
+    Ok(())
 }
 
 /// Catches Ctrl-C from here on for a conversation: during an answer it asks for the answer's end, however often it comes.
@@ -46,7 +67,7 @@ pub fn set_answering(answering: bool) {
     ANSWERING.store(answering, Ordering::Relaxed);
 }
 
-/// Names the file that a process ended by the second Ctrl-C removes first; `None` when it is finished.
+/// Names the file that a process ended by the second Ctrl-C or by SIGTERM removes first; `None` when it is finished.
 pub fn remove_at_end(file: Option<PathBuf>) {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         *unfinished = file;
@@ -56,6 +77,12 @@ pub fn remove_at_end(file: Option<PathBuf>) {
 /// Whether Ctrl-C was pressed.
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
+}
+
+fn remove_unfinished() {
+    if let Ok(Some(file)) = UNFINISHED.lock().as_deref() {
+        let _best_effort = std::fs::remove_file(file);
+    }
 }
 
 fn leave() -> ! {

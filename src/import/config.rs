@@ -23,8 +23,12 @@ const HARMLESS: &[&str] = &[
     "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class",
     "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "typical_p",
     "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache",
+    // Saved beside `layer_types`, which decides.
+    "_sliding_window_pattern",
     // Of multimodal models whose text half is run.
-    "boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "text_config", "vision_config",
+    "boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "multimodal_projector_bias", "processor_class",
+    "projector_hidden_act", "spatial_merge_size", "text_config", "text_config.model_type", "vision_config",
+    "vision_feature_layer",
 ];
 
 /// Far above every dimension of a model; what is larger must not reserve memory.
@@ -54,9 +58,12 @@ impl Config {
     pub(super) fn new(file: &Path, mut map: Map<String, Value>) -> Config {
         let text = map.get("text_config").and_then(Value::as_object).cloned();
         for (key, value) in text.unwrap_or_default() {
-            if key != "architectures" {
-                map.insert(key, value);
-            }
+            let _replaced = match key.as_str() {
+                // The head belongs to the whole model, and so does what is said of it.
+                "architectures" | "tie_word_embeddings" => None,
+                "model_type" => map.insert("text_config.model_type".into(), value),
+                _ => map.insert(key, value),
+            };
         }
         let nulls = map
             .iter()
@@ -102,6 +109,14 @@ impl Config {
                 format!("a whole number of at least 1 and at most {COUNT_MAX}"),
                 found,
             )),
+        }
+    }
+
+    /// [`Config::count`] where 0 means something.
+    pub(super) fn count_or_zero(&self, key: &str) -> Result<Option<u32>, ImportError> {
+        match self.get(key).and_then(Value::as_u64) {
+            Some(0) => Ok(Some(0)),
+            _ => self.count(key),
         }
     }
 

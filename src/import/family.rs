@@ -1,10 +1,11 @@
 //! Families: which GGUF architecture a folder's is, and its hyperparameters under GGUF's names.
 
 use super::ImportError;
+use super::class::{Class, Dimensions};
 use super::config::Config;
 use super::error::{short, unsupported, value};
 use super::rope;
-use crate::loader::Metadata;
+use crate::loader::{Array, Metadata, Value as Entry};
 use serde_json::Value;
 
 /// A kind of `config.json`.
@@ -12,6 +13,8 @@ use serde_json::Value;
 pub(super) enum Kind {
     Llama,
     Mistral,
+    /// Mistral whose layers differ.
+    Ministral,
     Qwen2,
     Qwen3,
     SmolLm3,
@@ -29,8 +32,8 @@ pub(super) struct Family {
     /// `general.architecture`.
     pub(super) architecture: &'static str,
     pub(super) kind: Kind,
-    /// Whether the folder holds more than the text half that is run.
-    multimodal: bool,
+    /// Of a folder that holds more than the text half that is run: that half's `model_type`.
+    multimodal: Option<&'static str>,
 }
 
 const fn family(name: &'static str, architecture: &'static str, kind: Kind) -> Family {
@@ -38,19 +41,30 @@ const fn family(name: &'static str, architecture: &'static str, kind: Kind) -> F
         name,
         architecture,
         kind,
-        multimodal: false,
+        multimodal: None,
     }
 }
 
 const FAMILIES: &[Family] = &[
     family("LlamaForCausalLM", "llama", Kind::Llama),
+    // As the first files spelt it.
+    family("LLaMAForCausalLM", "llama", Kind::Llama),
     family("MistralForCausalLM", "llama", Kind::Mistral),
+    family("MinistralForCausalLM", "llama", Kind::Ministral),
+    Family {
+        multimodal: Some("mistral"),
+        ..family(
+            "Mistral3ForConditionalGeneration",
+            "mistral3",
+            Kind::Mistral,
+        )
+    },
     family("Qwen2ForCausalLM", "qwen2", Kind::Qwen2),
     family("Qwen3ForCausalLM", "qwen3", Kind::Qwen3),
     family("SmolLM3ForCausalLM", "smollm3", Kind::SmolLm3),
     family("Gemma3ForCausalLM", "gemma3", Kind::Gemma3),
     Family {
-        multimodal: true,
+        multimodal: Some("gemma3_text"),
         ..family("Gemma3ForConditionalGeneration", "gemma3", Kind::Gemma3)
     },
 ];
@@ -63,6 +77,8 @@ pub(super) struct Shape {
     pub(super) kv_heads: u32,
     pub(super) head_size: u32,
     pub(super) vocabulary: u32,
+    /// Positions the model was trained for.
+    pub(super) context: u32,
     /// Whether the head is the embedding.
     pub(super) tied: bool,
 }
@@ -89,7 +105,7 @@ impl Family {
 
     /// What a person should know.
     pub(super) fn notes(&self) -> Option<String> {
-        self.multimodal.then(|| {
+        self.multimodal.map(|_| {
             format!(
                 "{}: only the text half is read, not the vision tower",
                 self.name
@@ -100,15 +116,13 @@ impl Family {
     /// Whether a tensor belongs to a half that is not run.
     pub(super) fn is_left_out(&self, tensor: &str) -> bool {
         let name = tensor.strip_prefix("model.").unwrap_or(tensor);
-        self.multimodal
+        self.multimodal.is_some()
             && (name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector."))
     }
 
     /// The name that a tensor of the text half has in a text model's folder.
     pub(super) fn plain_name(&self, tensor: &str) -> Option<String> {
-        if !self.multimodal {
-            return None;
-        }
+        self.multimodal?;
         match tensor.strip_prefix("language_model.") {
             Some(rest) => Some(rest.to_owned()),
             None => Some(format!(
@@ -126,7 +140,13 @@ impl Family {
         to: &mut Metadata,
     ) -> Result<Shape, ImportError> {
         self.refuse(config)?;
-        let layers = config.need_count("num_hidden_layers")?;
+        let class = Class::of(self.kind);
+        let usual = self.multimodal.and_then(|_| Dimensions::of(self.kind));
+        let need = |key: &str, of: fn(Dimensions) -> u32| match (config.count(key)?, usual) {
+            (None, Some(usual)) => Ok(of(usual)),
+            _ => config.need_count(key),
+        };
+        let layers = need("num_hidden_layers", |usual| usual.layers)?;
         if layers > LAYERS_MAX {
             let supported = format!("at most {LAYERS_MAX}");
             return Err(unsupported(
@@ -136,55 +156,47 @@ impl Family {
                 supported,
             ));
         }
-        let embedding = config.need_count("hidden_size")?;
-        let heads = config.need_count("num_attention_heads")?;
+        let embedding = need("hidden_size", |usual| usual.embedding)?;
+        let heads = need("num_attention_heads", |usual| usual.heads)?;
         let head_dim = config.count("head_dim")?;
         if head_dim.is_none() && !embedding.is_multiple_of(heads) {
-            let found = config
-                .get("num_attention_heads")
-                .cloned()
-                .unwrap_or_default();
             let expected = format!("a divisor of hidden_size {embedding}, or a head_dim");
             return Err(value(
                 config.file(),
                 "num_attention_heads",
                 expected,
-                &found,
+                &heads.into(),
             ));
         }
-        // What Hugging Face's own classes take where a file does not say.
-        let (kv_default, tied_default, base_default, head_default) = match self.kind {
-            Kind::Llama => (heads, false, 1e4, embedding / heads),
-            Kind::Mistral => (8, false, 1e4, embedding / heads),
-            Kind::Qwen2 => (heads, false, 1e4, embedding / heads),
-            Kind::Qwen3 => (heads, false, 1e4, 128),
-            Kind::SmolLm3 => (4, true, 2e6, embedding / heads),
-            Kind::Gemma3 => (4, true, 1e6, 256),
+        // Absent is not null: the class has a default.
+        let kv_default = match config.is_null("num_key_value_heads") {
+            true => heads,
+            false => class.kv_heads.unwrap_or(heads),
         };
         let shape = Shape {
             layers,
             heads,
             kv_heads: config.count("num_key_value_heads")?.unwrap_or(kv_default),
-            head_size: head_dim.unwrap_or(head_default),
-            vocabulary: config.need_count("vocab_size")?,
-            tied: config.flag("tie_word_embeddings")?.unwrap_or(tied_default),
+            head_size: head_dim.or(class.head_size).unwrap_or(embedding / heads),
+            vocabulary: need("vocab_size", |usual| usual.vocabulary)?,
+            context: need("max_position_embeddings", |usual| usual.context)?,
+            tied: config
+                .flag("tie_word_embeddings")?
+                .unwrap_or(class.tied || self.multimodal.is_some()),
         };
         let arch = self.architecture;
         to.insert("general.architecture", arch);
         to.insert("general.type", "model");
         to.insert("general.name", name);
-        let mut put = |key: &str, value: crate::loader::Value| {
+        let mut put = |key: &str, value: Entry| {
             to.insert(format!("{arch}.{key}"), value);
         };
         put("block_count", shape.layers.into());
-        put(
-            "context_length",
-            config.need_count("max_position_embeddings")?.into(),
-        );
+        put("context_length", shape.context.into());
         put("embedding_length", embedding.into());
         put(
             "feed_forward_length",
-            config.need_count("intermediate_size")?.into(),
+            need("intermediate_size", |usual| usual.feed_forward)?.into(),
         );
         put("attention.head_count", heads.into());
         put("attention.head_count_kv", shape.kv_heads.into());
@@ -198,12 +210,22 @@ impl Family {
             put("attention.key_length", head_size.into());
             put("attention.value_length", head_size.into());
         }
-        if arch == "llama" || arch == "smollm3" {
+        if ["llama", "mistral3", "smollm3"].contains(&arch) {
             put("rope.dimension_count", head_size.into());
         }
         self.window(config, &shape, &mut put)?;
-        self.scale(config, embedding, &shape)?;
-        rope::translate(config, base_default, self.kind == Kind::Gemma3, &mut put)?;
+        match self.kind {
+            Kind::Gemma3 => scale(config, embedding, &shape, &mut put)?,
+            Kind::SmolLm3 => {
+                let turned = turned_layers(config, &shape)?;
+                // llama.cpp knows every fourth only, and has the key for another family.
+                if !turned.iter().copied().eq((1..=layers).map(|n| n % 4 != 0)) {
+                    put("attention.rope_pattern", Array::from(&turned[..]).into());
+                }
+            }
+            _ => {}
+        }
+        rope::translate(config, self, &shape, &mut put)?;
         Ok(shape)
     }
 
@@ -248,62 +270,63 @@ impl Family {
         ] {
             config.only(key, &[1.into(), 1.0.into()])?;
         }
-        if self.kind == Kind::SmolLm3 {
-            self.refuse_other_rope_layers(config)?;
+        // Keys of other classes, which these do not read. Qwen2 has its biases whatever a file says.
+        for key in ["attention_bias", "mlp_bias"] {
+            if self.kind != Kind::Qwen2 && !Class::of(self.kind).biases.contains(&key) {
+                config.only(key, &[false.into()])?;
+            }
         }
-        Ok(())
-    }
-
-    /// SmolLM3 leaves out RoPE in every fourth layer; GGUF has no key for another pattern.
-    fn refuse_other_rope_layers(&self, config: &Config) -> Result<(), ImportError> {
-        config.only("no_rope_layer_interval", &[4.into()])?;
-        let Some(found) = config.get("no_rope_layers") else {
+        let Some(text) = self.multimodal else {
             return Ok(());
         };
-        let layers = found.as_array().map(Vec::as_slice).unwrap_or_default();
-        let regular = layers.iter().enumerate().all(|(layer, rotates)| {
-            let expected = u64::from((layer + 1) % 4 != 0);
-            rotates.as_u64() == Some(expected)
-        });
-        let count = config.need_count("num_hidden_layers")? as usize;
-        if regular && layers.len() == count {
-            return Ok(());
-        }
-        let supported = format!(
-            "one entry for each of the {count} layers, 0 for every fourth and 1 for the others"
-        );
-        Err(unsupported(
-            config.file(),
-            "no_rope_layers",
-            short(found),
-            supported,
-        ))
+        config.only("text_config.model_type", &[text.into()])
     }
+}
 
-    /// Gemma's attention scale, for which GGUF has no key: the head size's, but by the largest model's number of layers the
-    /// width's.
-    fn scale(&self, config: &Config, embedding: u32, shape: &Shape) -> Result<(), ImportError> {
-        if self.kind != Kind::Gemma3 {
-            return Ok(());
-        }
-        const LAYERS_OF_27B: u32 = 62;
-        let expected = match shape.layers {
-            LAYERS_OF_27B => embedding / shape.heads,
-            _ => shape.head_size,
-        };
-        let found = config.number("query_pre_attn_scalar")?.unwrap_or(256.0);
-        if found == expected as f32 {
-            return Ok(());
-        }
-        let supported = format!(
-            "{expected} for {} layers and a head of {}",
-            shape.layers, shape.head_size
+/// SmolLM3's layers with positions: all but every fourth, unless the file says otherwise.
+pub(super) fn turned_layers(config: &Config, shape: &Shape) -> Result<Vec<bool>, ImportError> {
+    // Asked for even where the list decides, so that it does not count as unknown.
+    let interval = config.count("no_rope_layer_interval")?.unwrap_or(4);
+    let Some(found) = config.get("no_rope_layers") else {
+        return Ok((1..=shape.layers)
+            .map(|n| !n.is_multiple_of(interval))
+            .collect());
+    };
+    let turned = |layer: &Value| match layer.as_u64() {
+        Some(0) => Some(false),
+        Some(1) => Some(true),
+        _ => None,
+    };
+    // A longer list is one of a model that was cut.
+    let list = found.as_array().and_then(|list| {
+        let list = list.get(..shape.layers as usize)?;
+        list.iter().map(turned).collect::<Option<Vec<bool>>>()
+    });
+    list.ok_or_else(|| {
+        let expected = format!("0 or 1 for each of the {} layers", shape.layers);
+        value(config.file(), "no_rope_layers", expected, found)
+    })
+}
+
+/// Gemma's attention scale. llama.cpp takes it from the head size, but by the largest model's number of layers from the width,
+/// and a Definition does the same; another one gets a key.
+fn scale(
+    config: &Config,
+    embedding: u32,
+    shape: &Shape,
+    put: &mut impl FnMut(&str, Entry),
+) -> Result<(), ImportError> {
+    const LAYERS_OF_27B: u32 = 62;
+    let usual = match shape.layers {
+        LAYERS_OF_27B => embedding / shape.heads,
+        _ => shape.head_size,
+    };
+    let found = config.number("query_pre_attn_scalar")?.unwrap_or(256.0);
+    if found != usual as f32 {
+        put(
+            "attention.scale",
+            (f64::from(found).powf(-0.5) as f32).into(),
         );
-        Err(unsupported(
-            config.file(),
-            "query_pre_attn_scalar",
-            found.to_string(),
-            supported,
-        ))
     }
+    Ok(())
 }

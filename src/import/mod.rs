@@ -14,6 +14,7 @@
 //! A value that would change the computation and is not supported is refused by its key. A key that nothing here knows is
 //! named in [`Checkpoint::notes`].
 
+mod class;
 mod config;
 mod error;
 mod family;
@@ -27,7 +28,7 @@ pub use error::ImportError;
 pub use requantize::{requantize, type_for, vectors_to};
 
 use crate::loader::{Checkpoint, Folder, Metadata};
-use crate::model::Definition;
+use crate::model::{Definition, unknown_keys};
 use config::Config;
 use family::Family;
 use std::path::Path;
@@ -41,7 +42,11 @@ pub fn open(path: &Path, definition: Option<&Definition>) -> Result<Checkpoint, 
     if Folder::is_at(path) {
         checkpoint(&Folder::open(path)?, definition)
     } else {
-        Ok(Checkpoint::open(path)?)
+        let mut checkpoint = Checkpoint::open(path)?;
+        if let Some(note) = unknown_keys(checkpoint.metadata())? {
+            checkpoint.note(note);
+        }
+        Ok(checkpoint)
     }
 }
 

@@ -4,6 +4,7 @@
 //! ones have `rope_theta`, `rope_local_base_freq` and `rope_scaling`.
 
 use super::ImportError;
+use super::class::Class;
 use super::config::{Config, number};
 use super::error::{short, unsupported, value};
 use super::family::{Family, Kind, Shape};
@@ -21,10 +22,16 @@ struct Rope {
 }
 
 impl Rope {
-    fn read(config: &Config) -> Result<Rope, ImportError> {
+    fn read(config: &Config, family: &Family) -> Result<Rope, ImportError> {
         // Both are asked for, so that neither counts as unknown.
         let (new, old) = (config.get("rope_parameters"), config.get("rope_scaling"));
         let (key, found) = match (new, old) {
+            (Some(new), Some(old)) if new != old => {
+                // Which one counts, and what of the other stays, depends on the version that reads the file.
+                let supported = "one of rope_parameters and rope_scaling, not two that differ";
+                let found = short(old);
+                return Err(unsupported(config.file(), "rope_scaling", found, supported));
+            }
             (Some(found), _) => ("rope_parameters", found),
             (None, Some(found)) => ("rope_scaling", found),
             (None, None) => ("rope_scaling", &Value::Object(Map::new())),
@@ -32,8 +39,20 @@ impl Rope {
         let Some(map) = found.as_object() else {
             return Err(value(config.file(), key, "an object", found));
         };
+        let by_layers = ["full_attention", "sliding_attention"];
+        let nested = by_layers.iter().any(|kind| map.contains_key(*kind));
+        // Of Gemma's class, `rope_parameters` has one set for each kind of layer, and nothing else is read.
+        let gemma = family.kind == Kind::Gemma3;
+        if !gemma && nested || gemma && new.is_some() && !nested && !map.is_empty() {
+            let supported = match nested {
+                true => "one set of values for all layers",
+                false => "full_attention and sliding_attention",
+            };
+            return Err(unsupported(config.file(), key, short(found), supported));
+        }
         let values = match map.get("full_attention").and_then(Value::as_object) {
             Some(full) => full.clone(),
+            None if nested => Map::new(),
             None => map.clone(),
         };
         let values = values
@@ -54,6 +73,20 @@ impl Rope {
             .get(name)
             .map(|found| number(config.file(), &key, found))
             .transpose()
+    }
+
+    fn base(&self, config: &Config, family: &Family) -> Result<f32, ImportError> {
+        let written = config.number("rope_theta")?;
+        let base = self.number(config, "rope_theta")?.or(written);
+        Ok(base.unwrap_or(Class::of(family.kind).rope_base))
+    }
+
+    /// [`Rope::number`] where 0 says no more than an absent key.
+    fn number_or_zero(&self, config: &Config, name: &str) -> Result<Option<f32>, ImportError> {
+        match self.values.get(name).and_then(Value::as_f64) {
+            Some(0.0) => Ok(None),
+            _ => self.number(config, name),
+        }
     }
 
     fn need(&self, config: &Config, name: &str) -> Result<f32, ImportError> {
@@ -90,14 +123,16 @@ impl Rope {
     }
 }
 
-/// Writes the base and the scaling. `local` says whether there is a second base, for the layers with a window.
+/// Writes the bases and the scaling.
 pub(super) fn translate(
     config: &Config,
-    base_default: f32,
-    local: bool,
+    family: &Family,
+    shape: &Shape,
     put: &mut impl FnMut(&str, crate::loader::Value),
 ) -> Result<(), ImportError> {
-    let rope = Rope::read(config)?;
+    let rope = Rope::read(config, family)?;
+    // A second base, for the layers with a window.
+    let local = family.kind == Kind::Gemma3;
     let refuse = |name: &str, found: String, supported: &str| {
         Err(unsupported(
             config.file(),
@@ -112,12 +147,7 @@ pub(super) fn translate(
     {
         return refuse("partial_rotary_factor", part.to_string(), "1");
     }
-    let written = config.number("rope_theta")?;
-    let base = rope
-        .number(config, "rope_theta")?
-        .or(written)
-        .unwrap_or(base_default);
-    put("rope.freq_base", base.into());
+    put("rope.freq_base", rope.base(config, family)?.into());
     match rope.kind() {
         "default" => rope.only(config, &[])?,
         "linear" => {
@@ -136,10 +166,10 @@ pub(super) fn translate(
                 ],
             )?;
         }
-        "yarn" if !local => yarn(config, &rope, put)?,
+        "yarn" => yarn(config, &rope, shape, put)?,
         other => {
             let supported = if local {
-                "default, linear"
+                "default, linear, yarn"
             } else {
                 "default, linear, llama3, yarn"
             };
@@ -173,6 +203,7 @@ pub(super) fn translate(
 fn yarn(
     config: &Config,
     rope: &Rope,
+    shape: &Shape,
     put: &mut impl FnMut(&str, crate::loader::Value),
 ) -> Result<(), ImportError> {
     rope.only(
@@ -183,44 +214,52 @@ fn yarn(
             "attention_factor",
             "beta_fast",
             "beta_slow",
+            "mscale",
+            "mscale_all_dim",
             "truncate",
         ],
     )?;
     let factor = rope.need(config, "factor")?;
-    let refuse = |name: &str, found: String, supported: String| {
-        Err(unsupported(
-            config.file(),
-            format!("{}.{name}", rope.key),
-            found,
-            supported,
-        ))
-    };
-    // GGUF's attention factor multiplies the one that follows from `factor`; Hugging Face's replaces it.
-    let usual = 0.1 * factor.ln() + 1.0;
-    if let Some(found) = rope.number(config, "attention_factor")?
-        && (found - usual).abs() > 1e-5
+    if let Some(found) = rope.values.get("truncate")
+        && *found != Value::Bool(true)
     {
-        return refuse(
-            "attention_factor",
-            found.to_string(),
-            format!("{usual}, which follows from the factor {factor}"),
-        );
-    }
-    if rope.values.get("truncate") == Some(&Value::Bool(false)) {
-        return refuse("truncate", "false".into(), "true".into());
+        let key = format!("{}.truncate", rope.key);
+        return Err(unsupported(config.file(), key, short(found), "true"));
     }
     let original = match rope.number(config, "original_max_position_embeddings")? {
         Some(original) => original as u32,
-        None => config.need_count("max_position_embeddings")?,
+        None => shape.context,
     };
     put("rope.scaling.type", "yarn".into());
     put("rope.scaling.factor", factor.into());
     put("rope.scaling.original_context_length", original.into());
-    for (name, key) in [
-        ("beta_fast", "rope.scaling.yarn_beta_fast"),
-        ("beta_slow", "rope.scaling.yarn_beta_slow"),
+    let said = rope.number(config, "attention_factor")?;
+    let scales = [
+        rope.number_or_zero(config, "mscale")?,
+        rope.number_or_zero(config, "mscale_all_dim")?,
+    ];
+    // What cosines and sines are multiplied by, where it is not what follows from `factor` alone.
+    let sharpened = |scale: f32| match factor > 1.0 {
+        true => 0.1 * scale * factor.ln() + 1.0,
+        false => 1.0,
+    };
+    let magnitude = match (said, scales) {
+        (Some(said), _) => Some(said),
+        (None, [Some(one), Some(all)]) => Some(sharpened(one) / sharpened(all)),
+        (None, _) => None,
+    };
+    for (key, found) in [
+        ("rope.scaling.yarn_attn_factor", magnitude),
+        (
+            "rope.scaling.yarn_beta_fast",
+            rope.number_or_zero(config, "beta_fast")?,
+        ),
+        (
+            "rope.scaling.yarn_beta_slow",
+            rope.number_or_zero(config, "beta_slow")?,
+        ),
     ] {
-        if let Some(found) = rope.number(config, name)? {
+        if let Some(found) = found {
             put(key, found.into());
         }
     }
@@ -233,20 +272,10 @@ pub(super) fn factors_tensor(
     family: &Family,
     shape: &Shape,
 ) -> Result<Option<TensorInfo>, ImportError> {
-    let rope = Rope::read(config)?;
+    let rope = Rope::read(config, family)?;
     if rope.kind() != "llama3" {
         return Ok(None);
     }
-    let base_default = if family.kind == Kind::SmolLm3 {
-        2e6
-    } else {
-        1e4
-    };
-    let written = config.number("rope_theta")?;
-    let base = rope
-        .number(config, "rope_theta")?
-        .or(written)
-        .unwrap_or(base_default);
     let (low, high) = (
         rope.need(config, "low_freq_factor")?,
         rope.need(config, "high_freq_factor")?,
@@ -262,7 +291,7 @@ pub(super) fn factors_tensor(
         ));
     }
     let scaling = Scaling {
-        base,
+        base: rope.base(config, family)?,
         factor: rope.need(config, "factor")?,
         low,
         high,

@@ -46,10 +46,6 @@ pub(super) fn translate(
         }
         let plain = family.plain_name(&stored.name);
         let name = plain.as_deref().unwrap_or(&stored.name);
-        if name == "lm_head.weight" && shape.tied {
-            // The embedding serves, and this copy of it is overwritten, or absent, wherever the folder is read.
-            continue;
-        }
         // A tensor without a place keeps its name, and the model refuses it by that.
         let gguf = names
             .get(name)
@@ -174,7 +170,7 @@ fn require(
 /// What GGUF stores otherwise, by its name for the tensor: the rules of llama.cpp's converter.
 fn change(family: &Family, shape: &Shape, gguf: &str) -> Change {
     match family.kind {
-        Kind::Llama | Kind::Mistral | Kind::SmolLm3 => {
+        Kind::Llama | Kind::Mistral | Kind::Ministral | Kind::SmolLm3 => {
             if gguf.contains(".attn_q.") {
                 Change::Interleave { heads: shape.heads }
             } else if gguf.contains(".attn_k.") {

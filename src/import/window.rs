@@ -4,11 +4,14 @@ use super::ImportError;
 use super::config::Config;
 use super::error::{short, unsupported, value};
 use super::family::{Family, Kind, Shape};
-use crate::loader::Value as Entry;
+use crate::loader::{Array, Value as Entry};
 use serde_json::Value;
 
+/// The window that Hugging Face's classes have where `sliding_window` is absent.
+const USUAL: u32 = 4096;
+
 impl Family {
-    /// Writes the window, or refuses a pattern of layers that GGUF has no key for here.
+    /// Writes the window and the layers that have it, as Hugging Face's class would find them.
     pub(super) fn window(
         &self,
         config: &Config,
@@ -17,93 +20,130 @@ impl Family {
     ) -> Result<(), ImportError> {
         let uses = config.flag("use_sliding_window")?;
         let size = config.count("sliding_window")?;
-        let types = config.get("layer_types");
-        let slides = |found: &Value| match found.as_str() {
-            Some("sliding_attention") => Ok(true),
-            Some("full_attention") => Ok(false),
-            _ => {
-                let supported = "full_attention, sliding_attention";
-                Err(unsupported(
-                    config.file(),
-                    "layer_types",
-                    short(found),
-                    supported,
-                ))
-            }
+        // Absent is not null: most classes have a default.
+        let size_or_usual = match config.is_null("sliding_window") {
+            true => None,
+            false => size.or(Some(USUAL)),
         };
-        let list = types
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let layers = list.iter().map(slides).collect::<Result<Vec<bool>, _>>()?;
-        if types.is_some() && layers.len() != shape.layers as usize {
-            let found = format!("{} entries", layers.len()).into();
-            let expected = format!("one entry for each of the {} layers", shape.layers);
-            return Err(value(config.file(), "layer_types", expected, &found));
-        }
-        let windowed = |key: &str, found: String, supported: &str| {
+        let types = layer_types(config, shape)?;
+        let refuse = |key: &str, found: String, supported: &str| {
             Err(unsupported(config.file(), key, found, supported))
         };
-        match self.kind {
+        let every = |has: bool| vec![has; shape.layers as usize];
+        let (size, layers) = match self.kind {
             Kind::Gemma3 => {
-                let pattern = config
-                    .count("sliding_window_pattern")?
-                    .or(config.count("_sliding_window_pattern")?);
-                let every = pattern.unwrap_or(6) as usize;
-                let expected = (0..shape.layers as usize).map(|layer| (layer + 1) % every != 0);
-                if !layers.is_empty() && !layers.iter().copied().eq(expected) {
-                    let found = types.map(short).unwrap_or_default();
-                    return windowed(
-                        "layer_types",
-                        found,
-                        &format!("full_attention in every {every}th layer"),
-                    );
-                }
-                if every != 6 {
-                    return windowed("sliding_window_pattern", every.to_string(), "6");
-                }
-                put("attention.sliding_window", size.unwrap_or(4096).into());
+                let period = config.count("sliding_window_pattern")?.unwrap_or(6);
+                let by_period = || {
+                    (1..=shape.layers)
+                        .map(|n| !n.is_multiple_of(period))
+                        .collect()
+                };
+                (size_or_usual, types.unwrap_or_else(by_period))
+            }
+            Kind::Ministral => {
+                let all = || every(size_or_usual.is_some());
+                (size_or_usual, types.unwrap_or_else(all))
             }
             Kind::Mistral => {
-                if uses != Some(false) && !layers.iter().all(|slides| *slides) {
-                    return windowed(
-                        "layer_types",
-                        types.map(short).unwrap_or_default(),
-                        "sliding_attention in every layer",
+                // The class reads neither of these; a file in which they say something else is not one of its models.
+                let size = size_or_usual.filter(|&size| size < shape.context);
+                if size.is_some() && uses == Some(false) {
+                    return refuse(
+                        "use_sliding_window",
+                        "false".into(),
+                        "true, or a sliding_window of null",
                     );
                 }
-                // Absent is not null: the class has a default.
-                let size = match config.is_null("sliding_window") {
-                    true => None,
-                    false => Some(size.unwrap_or(4096)),
+                // Where the window holds the whole context, a layer with it and one without it do the same.
+                let wanted = match (size, size_or_usual) {
+                    (Some(_), _) => Some((true, "sliding_attention in every layer")),
+                    (None, None) => Some((false, "full_attention in every layer")),
+                    (None, Some(_)) => None,
                 };
-                let context = config.need_count("max_position_embeddings")?;
-                // A window of the whole context is none.
-                if let Some(size) = size.filter(|&size| uses != Some(false) && size < context) {
-                    put("attention.sliding_window", size.into());
+                if let (Some((slides, supported)), Some(types)) = (wanted, types)
+                    && types.contains(&!slides)
+                {
+                    let found = config.get("layer_types").map(short).unwrap_or_default();
+                    return refuse("layer_types", found, supported);
                 }
+                let all = every(size.is_some());
+                (size, all)
             }
-            _ => {
-                if layers.contains(&true) {
-                    return windowed(
-                        "layer_types",
-                        types.map(short).unwrap_or_default(),
-                        "full_attention in every layer",
-                    );
-                }
-                let first = config.count("max_window_layers")?.unwrap_or(28);
-                if uses == Some(true) && types.is_none() && first < shape.layers {
-                    return windowed("use_sliding_window", "true".into(), "false");
-                }
-                if self.kind == Kind::Llama && size.is_some() && uses != Some(false) {
-                    return windowed(
-                        "sliding_window",
-                        size.unwrap_or(0).to_string(),
-                        "a Llama without one",
-                    );
-                }
+            Kind::Qwen2 | Kind::Qwen3 => {
+                let size = size_or_usual.filter(|_| uses == Some(true));
+                let first = config.count_or_zero("max_window_layers")?.unwrap_or(28);
+                let later = || {
+                    (0..shape.layers)
+                        .map(|n| size.is_some() && n >= first)
+                        .collect()
+                };
+                (size, types.unwrap_or_else(later))
             }
+            Kind::SmolLm3 => {
+                let size = size.filter(|_| uses == Some(true));
+                let turned = super::family::turned_layers(config, shape)?;
+                let unturned = || {
+                    turned
+                        .iter()
+                        .map(|&turned| size.is_some() && !turned)
+                        .collect()
+                };
+                (size, types.unwrap_or_else(unturned))
+            }
+            Kind::Llama => {
+                if let Some(size) = size.filter(|_| uses != Some(false)) {
+                    return refuse("sliding_window", size.to_string(), "a Llama without one");
+                }
+                (None, types.unwrap_or_else(|| every(false)))
+            }
+        };
+        if !layers.contains(&true) {
+            return Ok(());
+        }
+        let Some(size) = size else {
+            let found = config.get("layer_types").map(short).unwrap_or_default();
+            let supported =
+                "full_attention in every layer, since the model has no sliding_window in use";
+            return refuse("layer_types", found, supported);
+        };
+        put("attention.sliding_window", size.into());
+        // What a family's Definition takes by itself needs no key.
+        let usual: Vec<bool> = match self.kind {
+            Kind::Gemma3 => (1..=shape.layers).map(|n| n % 6 != 0).collect(),
+            _ => every(true),
+        };
+        if layers != usual {
+            put(
+                "attention.sliding_window_pattern",
+                Array::from(&layers[..]).into(),
+            );
         }
         Ok(())
     }
+}
+
+/// `layer_types`: whether each layer has a window.
+fn layer_types(config: &Config, shape: &Shape) -> Result<Option<Vec<bool>>, ImportError> {
+    const KEY: &str = "layer_types";
+    let Some(found) = config.get(KEY) else {
+        return Ok(None);
+    };
+    let slides = |found: &Value| match found.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => {
+            let supported = "full_attention, sliding_attention";
+            Err(unsupported(config.file(), KEY, short(found), supported))
+        }
+    };
+    let expected = || format!("one entry for each of the {} layers", shape.layers);
+    let Some(list) = found.as_array() else {
+        return Err(value(config.file(), KEY, expected(), found));
+    };
+    let layers = list.iter().map(slides).collect::<Result<Vec<bool>, _>>()?;
+    if layers.len() != shape.layers as usize {
+        let found = format!("{} entries", layers.len()).into();
+        return Err(value(config.file(), KEY, expected(), &found));
+    }
+    Ok(Some(layers))
 }

@@ -209,6 +209,11 @@ fn refuse_foreign(keys: &Keys<'_>) -> Result<(), ModelError> {
         let supported = "dense models (0 experts)";
         return Err(keys.refuse("expert_count", experts.to_string(), supported));
     }
+    // They are counted as blocks, and are not part of a step.
+    if let Some(more) = keys.u32("nextn_predict_layers")?.filter(|&n| n > 0) {
+        let supported = "no layers that predict further tokens (0)";
+        return Err(keys.refuse("nextn_predict_layers", more.to_string(), supported));
+    }
     for &(key, neutral, supported) in REFUSED_NUMBERS {
         if let Some(found) = keys.f32(key)?.filter(|found| !neutral.contains(found)) {
             return Err(keys.refuse(key, found.to_string(), supported));

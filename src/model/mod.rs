@@ -7,6 +7,7 @@ mod build;
 mod definition;
 mod hyperparameters;
 mod keys;
+mod known;
 mod random;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use build::{Extent, Logits, build};
 pub use definition::{Definition, DefinitionError};
 pub use hyperparameters::{Hyperparameters, LayerPattern};
+pub use known::unknown_keys;
 pub use random::RandomWeights;
 
 use crate::dtype::DType;

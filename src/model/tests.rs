@@ -302,7 +302,7 @@ fn unknown_architectures() {
     let error = Definition::built_in("mamba", "m.gguf").expect_err("no such family");
     let parts = [
         "m.gguf: ",
-        "`mamba` is not supported; supported: llama, qwen2, qwen3, gemma3, smollm3",
+        "`mamba` is not supported; supported: llama, mistral3, qwen2, qwen3, gemma3, smollm3",
         "--graph FILE",
     ];
     says(&error.to_string(), &parts);

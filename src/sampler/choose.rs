@@ -13,6 +13,8 @@ const BLOCK: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Chooser {
     penalised: Vec<f32>,
+    /// How often each token is among the recent ones; zeros between two rows.
+    counts: Vec<u32>,
     candidates: Vec<Candidate>,
     /// Of a row, block by block or in the order of the candidates.
     weights: Vec<u64>,
@@ -24,13 +26,14 @@ impl Chooser {
     pub fn new(vocabulary: usize) -> Chooser {
         Chooser {
             penalised: vec![0.0; vocabulary],
+            counts: vec![0; vocabulary],
             candidates: Vec::with_capacity(vocabulary),
             weights: vec![0; vocabulary],
             sums: Vec::with_capacity(vocabulary.div_ceil(BLOCK)),
         }
     }
 
-    /// The token for `position` of a sequence, whose last tokens `recent` are those that the penalty looks at.
+    /// The token for `position` of a sequence, whose last tokens `recent` are those that the penalties look at.
     ///
     /// # Errors
     /// [`SamplerError::Length`] if the row is not as long as promised, [`SamplerError::BadLogit`] for NaN or `+∞`, and
@@ -49,6 +52,7 @@ impl Chooser {
         }
         let Chooser {
             penalised,
+            counts,
             candidates,
             weights,
             sums,
@@ -56,7 +60,7 @@ impl Chooser {
         let row = if recent.is_empty() {
             logits
         } else {
-            penalise(rule.repeat_penalty, logits, recent, penalised);
+            penalise(rule, logits, recent, counts, penalised);
             &penalised[..]
         };
         let max = scan::checked_max(row)?;
@@ -74,9 +78,10 @@ impl Chooser {
 #[cfg(test)]
 impl Chooser {
     /// Of everything that could grow.
-    pub(super) fn capacities(&self) -> [usize; 4] {
+    pub(super) fn capacities(&self) -> [usize; 5] {
         [
             self.penalised.capacity(),
+            self.counts.capacity(),
             self.candidates.capacity(),
             self.weights.capacity(),
             self.sums.capacity(),
@@ -84,19 +89,19 @@ impl Chooser {
     }
 }
 
-/// Fills the penalised copy of `logits`. Writing from the untouched row makes a repeated token's penalty apply once,
-/// without a set.
-fn penalise(penalty: f32, logits: &[f32], recent: &[u32], out: &mut [f32]) {
+/// Fills the penalised copy of `logits`. Writing from the untouched row makes a repeated token's penalties apply once,
+/// without a set. `counts` has zeros before and after.
+fn penalise(rule: &Rule, logits: &[f32], recent: &[u32], counts: &mut [u32], out: &mut [f32]) {
     out.copy_from_slice(logits);
-    for &token in recent {
-        if let Some(&logit) = logits.get(token as usize) {
-            out[token as usize] = if logit > 0.0 {
-                logit / penalty
-            } else {
-                logit * penalty
-            };
-        }
-    }
+    let known = || {
+        recent
+            .iter()
+            .map(|&token| token as usize)
+            .filter(|&token| token < logits.len())
+    };
+    known().for_each(|token| counts[token] += 1);
+    known().for_each(|token| out[token] = rule.penalised(logits[token], counts[token]));
+    known().for_each(|token| counts[token] = 0);
 }
 
 /// Applies top-k and top-p; false if neither is on, and then nothing was collected.

@@ -4,8 +4,9 @@
 //!
 //! The order is llama.cpp's, so that settings tuned there carry over:
 //!
-//! 1. **Repetition penalty.** Every distinct token among the last `repeat_last_n` of the sequence has its logit divided
-//!    by `repeat_penalty` if positive and multiplied by it otherwise.
+//! 1. **Penalties.** Every distinct token among the last `repeat_last_n` of the sequence, prompt included, has its logit
+//!    divided by `repeat_penalty` if positive and multiplied by it otherwise; then `frequency_penalty` is subtracted as
+//!    often as the token is there, and `presence_penalty` once.
 //! 2. **Check.** A NaN or `+∞` logit is an error that names its index; so is a row that is `−∞` throughout. `−∞` by
 //!    itself is a legal way to forbid a token.
 //! 3. **Greedy**, if `temperature` is 0: the largest logit, the lowest index on ties. No random number is used.
@@ -24,6 +25,7 @@
 //!   of fused multiply-adds, which IEEE defines to the last bit, and the rest is shifts. Integers add up to the same sum
 //!   in any order, so that a thousand lanes and one thread agree. A weight is 0 below e^−27.7; a vocabulary of 262,144
 //!   such tokens together weighs less than 2.4·10⁻⁷ of the likeliest.
+//! - Penalties are a division or a multiplication and two additions, with every rounding fixed ([`Rule::penalised`]).
 //! - Thresholds are computed once, on the host ([`Rule`]): `1 / T`, `ln min_p`, and `top_p` as a fraction of 2⁶⁴, of
 //!   which a device takes the upper half of a product of integers.
 //! - Random words are numbered: the token for position `p` takes word `p` of the seed's sequence ([`word()`]).

@@ -5,8 +5,11 @@ use thiserror::Error;
 /// The longest repetition window: far beyond any context, and small enough to allocate without a thought.
 const REPEAT_LAST_N_MAX: usize = 1 << 24;
 
+/// The greatest frequency or presence penalty: nothing a model says outweighs it, and a window full of it is still finite.
+const OFFSET_MAX: f32 = 1000.0;
+
 /// How tokens are chosen. The default is plain sampling at temperature 0.8 with top-k 40, top-p 0.95 and min-p 0.05,
-/// no repetition penalty, seed 0; [`Sampling::greedy`] always takes the likeliest token.
+/// no penalties, seed 0; [`Sampling::greedy`] always takes the likeliest token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits before the draw; 0 takes the largest logit. Range `[0, ∞)`.
@@ -19,7 +22,11 @@ pub struct Sampling {
     pub min_p: f32,
     /// Divides the positive and multiplies the negative logits of recent tokens; 1 changes nothing. Range `(0, ∞)`.
     pub repeat_penalty: f32,
-    /// How many recent tokens the penalty looks at; 0 turns it off.
+    /// Subtracted from a recent token's logit for each time it occurred; 0 changes nothing. Range `[-1000, 1000]`.
+    pub frequency_penalty: f32,
+    /// Subtracted from a recent token's logit once; 0 changes nothing. Range `[-1000, 1000]`.
+    pub presence_penalty: f32,
+    /// How many recent tokens the penalties look at; 0 turns them off.
     pub repeat_last_n: usize,
     /// Names the sequence of random numbers; see the [module's page](super) for what it means.
     pub seed: u64,
@@ -33,6 +40,8 @@ impl Default for Sampling {
             top_p: 0.95,
             min_p: 0.05,
             repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             repeat_last_n: 64,
             seed: 0,
         }
@@ -87,6 +96,12 @@ impl Sampling {
             "more than 0, and finite",
             r > 0.0 && r.is_finite(),
         )?;
+        for (name, x) in [
+            ("frequency_penalty", self.frequency_penalty),
+            ("presence_penalty", self.presence_penalty),
+        ] {
+            check(name, x, "-1000 to 1000", x.abs() <= OFFSET_MAX)?;
+        }
         if self.repeat_last_n > REPEAT_LAST_N_MAX {
             return Err(SamplerError::Setting {
                 name: "repeat_last_n",

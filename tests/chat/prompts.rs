@@ -391,7 +391,7 @@ fn models_recommend_their_sampling() {
         min_p: 0.125,
         repeat_penalty: 1.5,
         repeat_last_n: 1 << 24,
-        seed: 0,
+        ..Sampling::default()
     };
     assert_eq!(recommended(&metadata).unwrap(), expected);
     metadata.insert("general.sampling.temp", "warm");

@@ -150,6 +150,22 @@ fn the_binary_converts() {
         .run(&["convert", &folder, "-o", "."])
         .expect(3, &["is a folder"]);
     assert_eq!(files().len(), before.len() + 2, "{:?}", files());
+    // A device's or a pipe's place is not taken, not even by force.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let pipe = bench.path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo").success());
+        std::os::unix::fs::symlink(&pipe, bench.path("link")).expect("a link");
+        for name in ["pipe", "link"] {
+            bench
+                .run(&["convert", &folder, "-o", name, "--force"])
+                .expect(3, &[name, "is no file"]);
+        }
+        let kind = std::fs::metadata(bench.path("link")).expect("it is there");
+        assert!(kind.file_type().is_fifo());
+    }
 }
 
 #[test]
@@ -205,7 +221,7 @@ fn the_binary_runs_a_folder_in_another_type() {
         .expect(3, &["bad.toml:2:12", "iq4_nl", "Q8_0"]);
 }
 
-/// Ctrl-C leaves neither the file nor a part of it.
+/// Ctrl-C leaves neither the file nor a part of it, and SIGTERM no part.
 #[test]
 #[cfg(unix)]
 fn an_interrupted_conversion_leaves_nothing() {
@@ -232,36 +248,44 @@ fn an_interrupted_conversion_leaves_nothing() {
         "config.json",
         &serde_json::json!({"vocab_size": rows}),
     );
-    let mut command = bench.command(&[
-        "convert",
-        &folder.path().display().to_string(),
-        "-o",
-        "out.gguf",
-        "--type",
-        "q4_0",
-        "--threads",
-        "1",
-    ]);
-    let child = command.spawn().expect("it starts");
-    let id = i32::try_from(child.id()).expect("a process id");
-    let part = bench.path(&format!("out.gguf.part-{id}"));
-    let begin = std::time::Instant::now();
-    while !part.exists() && begin.elapsed().as_secs() < 60 {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    // SAFETY: a signal to a process that this test started and has not waited for.
-    unsafe { libc::kill(id, libc::SIGINT) };
-    let ran = super::support::command::Ran::from(child.wait_with_output().expect("it ends"));
-    let files = files_below(bench.directory.path());
-    let left: Vec<_> = files.iter().filter(|name| name.contains("part")).collect();
-    assert!(left.is_empty(), "{left:?}");
-    // Quick machines may have finished before the signal came.
-    match ran.code {
-        Some(130) => assert!(!bench.path("out.gguf").exists()),
-        _ => assert_eq!(
-            (ran.code, bench.path("out.gguf").exists()),
-            (Some(0), true),
-            "{ran:?}"
-        ),
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut command = bench.command(&[
+            "convert",
+            &folder.path().display().to_string(),
+            "-o",
+            "out.gguf",
+            "--type",
+            "q4_0",
+            "--threads",
+            "1",
+            "--force",
+        ]);
+        let child = command.spawn().expect("it starts");
+        let id = i32::try_from(child.id()).expect("a process id");
+        let (part, whole) = (
+            bench.path(&format!("out.gguf.part-{id}")),
+            bench.path("out.gguf"),
+        );
+        let begin = std::time::Instant::now();
+        while !part.exists() && !whole.exists() && begin.elapsed().as_secs() < 60 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        // SAFETY: a signal to a process that this test started and has not waited for.
+        unsafe { libc::kill(id, signal) };
+        let ran = super::support::command::Ran::from(child.wait_with_output().expect("it ends"));
+        let files = files_below(bench.directory.path());
+        let left: Vec<_> = files.iter().filter(|name| name.contains("part")).collect();
+        assert!(left.is_empty(), "signal {signal}: {left:?}, {ran:?}");
+        // Quick machines may have finished before the signal came.
+        let ended = if signal == libc::SIGINT {
+            Some(130)
+        } else {
+            None
+        };
+        match whole.exists() {
+            true => assert!([Some(0), ended].contains(&ran.code), "{ran:?}"),
+            false => assert_eq!(ran.code, ended, "{ran:?}"),
+        }
+        let _none_is_fine = std::fs::remove_file(whole);
     }
 }

@@ -112,6 +112,8 @@ fn settings(rng: &mut Rng) -> Sampling {
         ),
         min_p: pick(rng, &[0.0, 0.0, 1e-5, 0.05, 1.0]),
         repeat_penalty: pick(rng, &[1.0, 1.0, 1.1, 0.5, 2.0]),
+        frequency_penalty: pick(rng, &[0.0, 0.0, 0.3, -0.7, 1000.0]),
+        presence_penalty: pick(rng, &[0.0, 0.0, 0.6, -1.1]),
         repeat_last_n: pick(rng, &[0, 1, 7, 64, 1000]),
         seed: u64::from_le_bytes(std::array::from_fn(|_| rng.byte())),
     }

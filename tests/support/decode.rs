@@ -20,6 +20,8 @@ fn all_settings() -> [Sampling; 4] {
         Sampling {
             seed: 3,
             repeat_penalty: 1.3,
+            frequency_penalty: 0.2,
+            presence_penalty: 0.4,
             repeat_last_n: 5,
             ..Sampling::default()
         },

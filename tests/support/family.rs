@@ -155,7 +155,7 @@ impl Family {
 }
 
 /// `count` numbers in [0, 1), by SplitMix64 from FNV-1a of the name.
-fn uniform(name: &str, count: usize) -> Vec<f64> {
+pub fn uniform(name: &str, count: usize) -> Vec<f64> {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });

@@ -42,13 +42,18 @@ pub struct GraphArgs {
     #[arg(long)]
     pub profile: bool,
     /// Tokens in the cache when the recorded step begins [default: 256, or as many as fit].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub position: Option<usize>,
     /// Steps of which --profile takes the median.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 20, value_parser = positive)]
     pub repeat: usize,
     /// Layers that the drawing of the recorded stage shows by themselves; those beyond that do the same are summed.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     pub layers: u32,
     /// Have the GPU's driver draw what it recorded, in DOT, into FILE.
     #[arg(long, value_name = "FILE")]
@@ -57,7 +62,7 @@ pub struct GraphArgs {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: GraphFormat,
     /// Rows that are computed at once: 1 is the decode step, more is a chunk of the prompt.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1, value_parser = positive)]
     pub rows: usize,
     /// Draw the configuration's [model.shape] instead of a model file.
     #[arg(long)]
@@ -121,13 +126,13 @@ fn both(text: &str) -> Result<BothModes, String> {
 #[command(after_help = BENCH_KEYS)]
 pub struct BenchArgs {
     /// Tokens in the prompt that is timed.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 512, value_parser = positive)]
     pub prompt_tokens: usize,
     /// Tokens that are decoded.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 128, value_parser = positive)]
     pub tokens: usize,
     /// Runs; speeds are their median, latencies over all.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = positive)]
     pub repeat: usize,
     /// Time the decode step replayed and launched anew, in turn, once both gave the same logits.
     #[arg(long, value_name = "replay,eager", value_parser = both, conflicts_with = "eager")]
@@ -139,7 +144,12 @@ pub struct BenchArgs {
     #[arg(long)]
     pub profile: bool,
     /// Tokens in the cache when the profiled step begins [default: 256, or as many as fit].
-    #[arg(long, value_name = "N", requires = "profile")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        requires = "profile"
+    )]
     pub position: Option<usize>,
     /// Time how the decode step's GEMVs can be laid out on this GPU, and write the best to FILE: a table for
     /// kernels/tuning, which the next build takes in. Nothing else is timed.

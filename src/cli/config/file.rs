@@ -104,7 +104,11 @@ pub struct SamplingSection {
     pub min_p: Option<f32>,
     /// 1 is off.
     pub repeat_penalty: Option<f32>,
-    /// Tokens that the penalty looks back.
+    /// 0 is off.
+    pub frequency_penalty: Option<f32>,
+    /// 0 is off.
+    pub presence_penalty: Option<f32>,
+    /// Tokens that the penalties look back.
     pub repeat_last_n: Option<usize>,
     /// The same seed gives the same text.
     pub seed: Option<u64>,

@@ -9,6 +9,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -139,7 +140,11 @@ impl Config {
     pub fn load_over(mut config: Self, args: &ModelArgs) -> Result<Self, ConfigError> {
         match (&args.config, &args.model) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+                let read = || {
+                    let bytes = super::text::bytes(path)?;
+                    String::from_utf8(bytes).map_err(|_| io::Error::other("not UTF-8 text"))
+                };
+                let text = read().map_err(|error| ConfigError::Read {
                     file: path.clone(),
                     error,
                 })?;
@@ -173,6 +178,8 @@ impl Config {
         set(&mut to.top_p, from.top_p);
         set(&mut to.min_p, from.min_p);
         set(&mut to.repeat_penalty, from.repeat_penalty);
+        set(&mut to.frequency_penalty, from.frequency_penalty);
+        set(&mut to.presence_penalty, from.presence_penalty);
         set(&mut to.repeat_last_n, from.repeat_last_n);
         set(&mut to.seed, from.seed);
         set(&mut self.max_tokens, file.generate.max_tokens);
@@ -334,6 +341,8 @@ impl Config {
         set(&mut to.top_p, args.top_p);
         set(&mut to.min_p, args.min_p);
         set(&mut to.repeat_penalty, args.repeat_penalty);
+        set(&mut to.frequency_penalty, args.frequency_penalty);
+        set(&mut to.presence_penalty, args.presence_penalty);
         set(&mut to.repeat_last_n, args.repeat_last_n);
         set(&mut to.seed, args.seed);
     }

@@ -53,8 +53,8 @@ pub(super) fn translate(
             why: "which says how text becomes tokens (a tokenizer.model alone is not read; save the tokenizer with Hugging Face's `tokenizers`)",
         });
     };
-    let parsed = TokenizerJson::read(&file)?;
-    let mut notes = Vec::new();
+    let mut parsed = TokenizerJson::read(&file)?;
+    let mut notes = Vec::from_iter(parsed.leave_out(vocabulary));
     let mut tokens = tokens(&parsed, vocabulary)?;
     if parsed.json.model.byte_fallback {
         scored::translate(&parsed, &mut tokens, &mut notes, to)?;

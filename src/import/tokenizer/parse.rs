@@ -125,6 +125,25 @@ impl TokenizerJson {
 }
 
 impl Parsed<'_> {
+    /// Drops added tokens that the model has no row for, as Gemma 3's text models have one of their multimodal siblings, and
+    /// returns a sentence about them. Text that spells one is cut as any other.
+    pub(super) fn leave_out(&mut self, vocabulary: u32) -> Option<String> {
+        let added = &mut self.json.added_tokens;
+        let left_out: Vec<String> = added
+            .extract_if(.., |token| token.id >= vocabulary)
+            .map(|token| format!("{} {:?}", token.id, token.content))
+            .collect();
+        let count = left_out.len();
+        let shown = left_out.into_iter().take(3).collect::<Vec<_>>().join(", ");
+        (count > 0).then(|| {
+            let more = if count > 3 { ", …" } else { "" };
+            let file = self.file.display();
+            format!(
+                "{file}: {count} added token(s) without a row in the model's {vocabulary} are left out: {shown}{more}"
+            )
+        })
+    }
+
     /// The normaliser's steps.
     pub(super) fn normalizers(&self) -> Vec<&Value> {
         steps(self.json.normalizer.as_ref(), "normalizers")
