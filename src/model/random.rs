@@ -69,7 +69,7 @@ impl RandomWeights {
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let bytes = rows * dtype.row_bytes(cols)?;
         let data = if shape.len() == 1 {
-            1.0f32.to_le_bytes().repeat(cols)
+            1.0f32.to_le_bytes().to_vec()
         } else {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(index as u64));
             let block = dtype.block_bytes();
@@ -79,9 +79,9 @@ impl RandomWeights {
             let spread = 1.0 / (cols as f32).sqrt();
             data.chunks_exact_mut(block)
                 .for_each(|b| tame(*dtype, b, spread));
-            repeat_to(data, bytes)
+            data
         };
-        let data = Blob::from(data);
+        let data = Blob::repeating(data, bytes);
         Some(Tensor {
             name: name.into(),
             dtype: *dtype,
@@ -89,14 +89,6 @@ impl RandomWeights {
             data,
         })
     }
-}
-
-fn repeat_to(mut data: Vec<u8>, bytes: usize) -> Vec<u8> {
-    data.reserve_exact(bytes - data.len());
-    while data.len() < bytes {
-        data.extend_from_within(..data.len().min(bytes - data.len()));
-    }
-    data
 }
 
 /// Gives a block of random bytes finite values of about `spread`, so that activations neither
