@@ -92,10 +92,15 @@ pub fn upload(
         };
         let mut done = 0;
         for (index, source) in sources.iter().enumerate() {
-            let tensor = fetch(source.name).ok_or_else(|| GpuError::MissingWeight {
-                name: source.name.into(),
-            })?;
-            batch.add(index, &source.bytes(tensor), &mut |rows| {
+            let name = || source.name.to_owned();
+            let missing = || GpuError::MissingWeight { name: name() };
+            let tensor = fetch(source.name).ok_or_else(missing)?;
+            let failed = |source| GpuError::Read {
+                name: name(),
+                source,
+            };
+            let bytes = source.bytes(tensor).map_err(failed)?;
+            batch.add(index, &bytes, &mut |rows| {
                 done += (rows * source.file_row_bytes()) as u64;
                 progress(done, total);
             })?;

@@ -8,6 +8,7 @@ use crate::graph::WeightId;
 use crate::loader::{Blob, Tensor};
 use crate::program::{Program, WeightSlot};
 use std::collections::HashMap;
+use std::io;
 
 /// Weights begin at multiples of this.
 const ALIGN: usize = 256;
@@ -92,15 +93,17 @@ impl Source<'_> {
     }
 
     /// The tensor's bytes as they are sent. Vectors are a few kilobytes, so the host widens them.
-    pub fn bytes(&self, tensor: Tensor) -> Blob {
+    pub fn bytes(&self, tensor: Tensor) -> io::Result<Blob> {
         let is_vector = self.pieces[0].form == Form::Vector;
         if !is_vector || tensor.dtype == DType::F32 {
-            return tensor.data;
+            return Ok(tensor.data);
         }
+        let mut file = vec![0; tensor.data.len()];
+        tensor.data.read(&mut file)?;
         let mut values = vec![0.0; self.rows * self.pieces[0].cols];
-        tensor.dtype.decode(&tensor.data, &mut values);
+        tensor.dtype.decode(&file, &mut values);
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Blob::from(bytes)
+        Ok(Blob::from(bytes))
     }
 }
 
@@ -254,7 +257,7 @@ mod tests {
             shape: vec![3],
             data: Blob::from(vec![0x80, 0x3f, 0x00, 0xc0, 0x00, 0x00]),
         };
-        let bytes = source.bytes(tensor);
+        let bytes = source.bytes(tensor).expect("memory can be read");
         let wanted: Vec<u8> = [1.0f32, -2.0, 0.0]
             .iter()
             .flat_map(|v| v.to_le_bytes())
