@@ -142,7 +142,8 @@ impl Gpu {
         stream.fill(&tickets, 0)?;
         let begin = Instant::now();
         let file_bytes = upload::upload(
-            (&device, &module, &stream),
+            &module,
+            &stream,
             &layout,
             &weights,
             setup.threads,

@@ -17,7 +17,7 @@ use super::GpuError;
 use super::crew::Crew;
 use super::repack::Repack;
 use super::weights::{Piece, Source, WeightLayout};
-use crate::hip::{Device, DeviceBuffer, Event, HipError, Module, PinnedBuffer, Stream};
+use crate::hip::{DeviceBuffer, Event, HipError, Module, PinnedBuffer, Stream};
 use crate::loader::{Blob, Tensor};
 use std::ffi::c_void;
 use std::thread;
@@ -54,7 +54,8 @@ pub fn device_bytes(layout: &WeightLayout) -> usize {
 /// Reads, copies and repacks every piece of `layout` to `weights`, with `threads` threads reading, and
 /// waits for it. `progress(done, total)` counts bytes of the file; returned are those of all.
 pub fn upload(
-    (device, module, stream): (&Device, &Module, &Stream),
+    module: &Module,
+    stream: &Stream,
     layout: &WeightLayout,
     weights: &DeviceBuffer,
     threads: usize,
@@ -64,6 +65,7 @@ pub fn upload(
     let sources = layout.sources();
     let total = sources.iter().map(Source::file_bytes).sum();
     let (pinned, staging) = (buffer_bytes(&sources), staging_bytes(&sources));
+    let device = stream.device();
     let lane = || -> Result<Lane, HipError> {
         Ok(Lane {
             pinned: PinnedBuffer::new(device, pinned)?,
@@ -147,6 +149,13 @@ struct Part {
     offset: usize,
 }
 
+impl Part {
+    /// Where its rows begin in the weights, as rows of `piece`.
+    fn place(&self, piece: &Piece) -> usize {
+        piece.offset + self.first * piece.row_bytes()
+    }
+}
+
 /// What is being read into one of the pinned buffers.
 struct Batch<'u> {
     module: &'u Module,
@@ -224,7 +233,8 @@ impl Batch<'_> {
             for piece in &self.sources[part.source].pieces {
                 if let Some(launch) = piece.repack(part.rows) {
                     let from = lane.staging.slice(part.offset, 0)?;
-                    let to = self.place(piece, part)?;
+                    let bytes = part.rows * piece.row_bytes();
+                    let to = self.weights.slice(part.place(piece), bytes)?;
                     // SAFETY: the part's rows are at `from`, once copied, and their place is at `to`.
                     unsafe { self.launch(&launch, from, to)? };
                 }
@@ -248,19 +258,12 @@ impl Batch<'_> {
             unsafe { copies.copy_to_device_async(to, offset, pinned, part.offset, length) }
         };
         for piece in source.pieces.iter().filter(|p| !p.is_repacked()) {
-            queue(self.weights, piece.offset + part.first * piece.row_bytes())?;
+            queue(self.weights, part.place(piece))?;
         }
         if source.is_repacked() {
             queue(&lane.staging, part.offset)?;
         }
         Ok(())
-    }
-
-    /// The address of a part's rows in a piece.
-    fn place(&self, piece: &Piece, part: &Part) -> Result<u64, HipError> {
-        let row_bytes = piece.row_bytes();
-        let offset = piece.offset + part.first * row_bytes;
-        self.weights.slice(offset, part.rows * row_bytes)
     }
 
     /// # Safety
@@ -277,5 +280,48 @@ impl Batch<'_> {
         // SAFETY: `repack_<type>(const u8* from, u8* to, u32 from_stride, u32 to_stride, u32 units, u32 rows)`,
         // each argument in the first bytes of its value; the rest is the caller's promise.
         unsafe { stream.launch(&function, g.grid, g.block, g.lds_bytes, &mut pointers) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::Form;
+    use super::*;
+    use crate::dtype::DType;
+
+    #[test]
+    fn buffers_are_as_large_as_they_need_be() {
+        let piece = |dtype, rows, cols| Piece {
+            name: "w".into(),
+            form: Form::Matrix,
+            dtype,
+            rows,
+            cols,
+            offset: 0,
+        };
+        let check = |pieces: &[Piece], buffer: usize, staging: usize| {
+            let sources = pieces.iter().map(|piece| Source {
+                name: "w",
+                rows: piece.rows,
+                pieces: vec![piece],
+            });
+            let sources: Vec<Source<'_>> = sources.collect();
+            assert_eq!(buffer_bytes(&sources), buffer);
+            assert_eq!(staging_bytes(&sources), staging);
+        };
+        check(&[], 0, 0);
+        // 18 bytes each, which begin at a multiple of 256.
+        check(
+            &[piece(DType::Q4_0, 1, 32), piece(DType::Q4_0, 2, 32)],
+            512,
+            512,
+        );
+        // Floats in whole pieces of 16 bytes are copied to their place.
+        check(&[piece(DType::F16, 100, 8)], 1792, 0);
+        check(&[piece(DType::F16, 100, 9)], 2048, 2048);
+        let great = piece(DType::Q8_0, 1 << 20, 4096);
+        check(&[great], BUFFER_BYTES, BUFFER_BYTES);
+        let wide = piece(DType::F32, 2, 5 << 20);
+        check(&[wide], 20 << 20, 0);
     }
 }

@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 use std::{fmt, io};
 
-/// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own.
+/// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own, be it a pattern over and over.
 ///
 /// Clones and [slices](Blob::slice) share one owner; a mapped file stays mapped until the last of them is dropped.
 /// A mapping begins on a page boundary, so an offset's alignment in a file is its alignment in memory; bytes of our own

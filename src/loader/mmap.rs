@@ -38,8 +38,7 @@ impl Map {
     }
 
     /// Copies the bytes from `offset` on to all of `out`, by reading the file: the kernel copies out of its page cache,
-    /// and this process maps no page that it would have to fault in and give back, which threads of a process cannot do
-    /// side by side.
+    /// and no page has to be faulted in here, nor given back, which would interrupt the process's other threads.
     pub(super) fn read(&self, offset: usize, out: &mut [u8]) -> io::Result<()> {
         #[cfg(unix)]
         return std::os::unix::fs::FileExt::read_exact_at(&self.file, out, offset as u64);
