@@ -2,6 +2,7 @@
 
 use super::geometry::stream_read;
 use super::resolve::Resolved;
+use super::upload::BUFFER_BYTES;
 use super::{GpuError, Shared};
 use crate::hip::{DeviceBuffer, Event, Function, HipError, PinnedBuffer, Stream};
 use std::ffi::c_void;
@@ -9,9 +10,6 @@ use std::time::Duration;
 
 /// Bytes that measuring reads: more than any cache holds.
 const STREAM_BYTES: usize = 1 << 30;
-
-/// Bytes that are copied at a time, as when weights are uploaded.
-const COPY_BYTES: usize = 16 << 20;
 
 /// Runs of which the best counts.
 const STREAM_RUNS: u32 = 8;
@@ -75,23 +73,24 @@ pub fn stream_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
     Ok(bytes as f64 / best)
 }
 
-/// Bytes a second that are copied from pinned memory to the device, the best of a few runs.
+/// Bytes a second that are copied from pinned memory to the device, as many at a time as when weights
+/// are uploaded: the best of a few runs.
 pub fn copy_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
-    let from = PinnedBuffer::new(&shared.device, COPY_BYTES)?;
-    let to = DeviceBuffer::new(&shared.device, COPY_BYTES)?;
+    let from = PinnedBuffer::new(&shared.device, BUFFER_BYTES)?;
+    let to = DeviceBuffer::new(&shared.device, BUFFER_BYTES)?;
     let stream = &shared.stream;
     let (start, end) = (Event::new(&shared.device)?, Event::new(&shared.device)?);
     let mut best = f64::INFINITY;
     for _ in 0..STREAM_RUNS {
         stream.record(&start)?;
         // SAFETY: `from` is not written, and lives until the stream has been waited for.
-        let queued = unsafe { stream.copy_to_device_async(&to, 0, &from, 0, COPY_BYTES) };
+        let queued = unsafe { stream.copy_to_device_async(&to, 0, &from, 0, BUFFER_BYTES) };
         queued
             .and_then(|()| stream.record(&end))
             .and(stream.synchronize())?;
         best = best.min(elapsed(&start, &end)?.as_secs_f64());
     }
-    Ok(COPY_BYTES as f64 / best)
+    Ok(BUFFER_BYTES as f64 / best)
 }
 
 /// Both events have happened.

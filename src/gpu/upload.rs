@@ -23,7 +23,7 @@ use std::ffi::c_void;
 use std::thread;
 
 /// Bytes of one pinned buffer, unless a single row is larger: pinning takes time, as does each turn.
-const BUFFER_BYTES: usize = 16 << 20;
+pub const BUFFER_BYTES: usize = 16 << 20;
 
 /// Rows begin at multiples of this in a buffer, as the kernels ask (16), and copies like.
 const ALIGN: usize = 256;
