@@ -146,12 +146,13 @@ mod tests {
             .check("hip:0 (toy)", 79_000_000_000, 80_000_000_000)
             .expect_err("1 GB too much");
         let text = error.to_string();
-        assert_eq!(text.lines().count(), 8, "{text}");
+        assert_eq!(text.lines().count(), 9, "{text}");
         for part in [
-            "hip:0 (toy): the model needs 80.072 GB, 1.072 GB more",
+            "hip:0 (toy): the model needs 80.106 GB, 1.106 GB more",
             "  weights             70.000 GB,",
             "  KV cache            10.000 GB,",
-            "  needed              80.072 GB;",
+            "  while loading        0.034 GB,",
+            "  needed              80.106 GB;",
             "  free                79.000 GB of 80.000 GB",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");

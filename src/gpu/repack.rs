@@ -43,7 +43,11 @@ pub fn repack(dtype: DType, cols: usize, rows: usize) -> Repack {
     }
 }
 
-fn file_row_bytes(dtype: DType, cols: usize) -> usize {
+/// Bytes of a row of `cols` elements in the file.
+///
+/// # Panics
+/// When `cols` are no whole blocks of the type.
+pub fn file_row_bytes(dtype: DType, cols: usize) -> usize {
     let bytes = dtype.row_bytes(cols);
     bytes.expect("the model checked that rows are whole blocks")
 }

@@ -2,7 +2,7 @@
 
 use super::launch::{Arg, Form, KernelLaunch};
 use super::pack::row_layout;
-use super::repack::{Repack, is_repacked, repack};
+use super::repack::{self, Repack, repack};
 use crate::dtype::DType;
 use crate::graph::WeightId;
 use crate::loader::{Blob, Tensor};
@@ -43,13 +43,12 @@ impl Piece {
 
     /// Bytes of a row in the file.
     pub fn file_row_bytes(&self) -> usize {
-        let bytes = self.dtype.row_bytes(self.cols);
-        bytes.expect("the model checked that rows are whole blocks")
+        repack::file_row_bytes(self.dtype, self.cols)
     }
 
     /// Whether a kernel writes the rows; otherwise they are copied as they are.
     pub fn is_repacked(&self) -> bool {
-        self.form == Form::Matrix && is_repacked(self.dtype, self.cols)
+        self.form == Form::Matrix && repack::is_repacked(self.dtype, self.cols)
     }
 
     /// What repacks so many of its rows.
