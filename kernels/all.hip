@@ -8,6 +8,7 @@
 #include "gemv.hip"
 #include "norm.hip"
 #include "half.hip"
+#include "repack.hip"
 #include "rope.hip"
 #include "sample.hip"
 #include "silu.hip"

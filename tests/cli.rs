@@ -361,6 +361,8 @@ fn bench_gives_the_promised_keys_and_counts_replays() {
     let json = bench.with_model(&args).expect(0, &[]).json();
     for key in [
         "load_ms",
+        "weights_ms",
+        "weights_gb_per_s",
         "first_token_ms",
         "prompt_tokens_per_s",
         "decode_tokens_per_s",

@@ -10,6 +10,7 @@ mod gpu {
     pub mod runner;
     pub mod sessions;
     pub mod twins;
+    pub mod weights;
 }
 mod support;
 
@@ -17,6 +18,8 @@ use greta_infer::gpu::Found;
 use std::process::ExitCode;
 
 const TESTS: &[gpu::runner::Test<Found>] = &[
+    ("weights_arrive_as_the_host_packs_them", gpu::weights::toys),
+    ("weights_arrive_in_several_turns", gpu::weights::turns),
     ("every_launch_of_a_step_agrees", gpu::twins::steps),
     ("every_launch_of_a_chunk_agrees", gpu::twins::chunks),
     ("every_launch_of_a_family_agrees", gpu::twins::families),

@@ -9,6 +9,7 @@ mod gpu_kernels {
     pub mod cache_q8;
     pub mod half;
     pub mod matrices;
+    pub mod repack;
     pub mod rows;
     pub mod sample;
 }
@@ -17,10 +18,11 @@ mod runner;
 mod support;
 
 use gpu_kernels::bench::Bench;
-use gpu_kernels::{attention, cache_q8, half, matrices, rows, sample};
+use gpu_kernels::{attention, cache_q8, half, matrices, repack, rows, sample};
 use std::process::ExitCode;
 
 const TESTS: &[runner::Test<Bench>] = &[
+    ("repack_gives_the_hosts_bits", repack::rows),
     ("gemv", matrices::gemv),
     ("gemv_in_every_shape_of_group", matrices::every_group),
     ("gemv_of_rows_longer_than_the_lds", matrices::long_rows),

@@ -10,7 +10,7 @@ use greta_infer::hip::{Search, amd};
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Extent, Logits, Model};
 use greta_infer::program::Target;
-use greta_infer::runtime::{DeviceChoice, Session, SessionOptions, compile};
+use greta_infer::runtime::{DeviceChoice, Session, SessionError, SessionOptions, compile};
 use std::ffi::{CString, c_char, c_long};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -93,12 +93,20 @@ fn a_model_that_does_not_fit_is_refused_with_a_table() {
     }
 }
 
+/// The toy model, from its file.
+fn model(bench: &Bench) -> Model {
+    let checkpoint = Checkpoint::open(&bench.model).unwrap_or_else(|e| panic!("{e}"));
+    Model::from_checkpoint(checkpoint, None).unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// A session of the toy model on the stand-in.
 fn session(directory: &Path, definitions: &[&str]) -> Option<Session> {
     let home = driver(directory, definitions)?;
-    let bench = Bench::new();
-    let checkpoint = Checkpoint::open(&bench.model).unwrap_or_else(|e| panic!("{e}"));
-    let model = Model::from_checkpoint(checkpoint, None).unwrap_or_else(|e| panic!("{e}"));
+    let session = session_of(&model(&Bench::new()), &home);
+    Some(session.unwrap_or_else(|e| panic!("{e}")))
+}
+
+fn session_of(model: &Model, home: &Path) -> Result<Session, SessionError> {
     let options = SessionOptions {
         device: DeviceChoice::Hip(Some(0)),
         drivers: Search {
@@ -108,7 +116,56 @@ fn session(directory: &Path, definitions: &[&str]) -> Option<Session> {
         chunk_rows: 8,
         ..SessionOptions::default()
     };
-    Some(Session::build(&model, &options, &|_, _| {}).unwrap_or_else(|e| panic!("{e}")))
+    Session::build(model, &options, &|_, _| {})
+}
+
+/// Whichever call of a load fails first, the load ends with it: nothing waits for work that never comes.
+#[test]
+fn a_load_that_fails_midway_says_in_which_call() {
+    if !has_kernels() {
+        return;
+    }
+    let model = model(&Bench::new());
+    let cases = [
+        ("ALLOCATIONS", &[0, 3, 8, 12, 14, 15, 16, 17][..], "Malloc"),
+        ("COPIES", &[0, 1, 5], "hipMemcpyHtoDAsync"),
+        ("LAUNCHES", &[1, 2, 6], "repack_"),
+    ];
+    for (what, counts, call) in cases {
+        for count in counts {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let definition = format!("{what}={count}");
+            let Some(home) = driver(directory.path(), &[&definition]) else {
+                return;
+            };
+            let error = session_of(&model, &home).err().expect(&definition);
+            let text = error.to_string();
+            assert!(text.contains(call), "{definition}: {text}");
+        }
+    }
+}
+
+/// A file that loses its end between opening and loading is an error that names a tensor.
+#[test]
+fn a_file_that_is_cut_off_while_loading_is_an_error() {
+    if !has_kernels() {
+        return;
+    }
+    let (bench, directory) = (Bench::new(), tempfile::tempdir().expect("a directory"));
+    let Some(home) = driver(directory.path(), &[]) else {
+        return;
+    };
+    let model = model(&bench);
+    let file = std::fs::File::options().write(true).open(&bench.model);
+    let file = file.expect("it is writable");
+    let bytes = file.metadata().expect("its size").len();
+    file.set_len(bytes - 1).expect("cut off");
+    let error = session_of(&model, &home).err().expect("an error");
+    let text = error.to_string();
+    assert!(
+        text.contains("weight ") && text.contains("could not be read"),
+        "{text}"
+    );
 }
 
 /// Where a driver's captures cannot be trusted, steps run launch by launch and the report says why.

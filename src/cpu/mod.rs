@@ -45,12 +45,13 @@ mod weights;
 
 pub use recording::Recording;
 
-use crate::loader::Tensor;
+use crate::loader::{Loading, Tensor};
 use crate::program::Program;
 use isa::Isa;
 use memory::Pages;
 use sample::Chain;
 use std::sync::Arc;
+use std::time::Instant;
 use team::Team;
 use thiserror::Error;
 use weights::Weights;
@@ -90,6 +91,7 @@ struct Shared {
 pub struct Cpu {
     shared: Arc<Shared>,
     poison: bool,
+    loading: Loading,
 }
 
 /// How a [`Cpu`] is set up.
@@ -136,7 +138,12 @@ impl Cpu {
         }
         let states = pages("KV cache", state_bytes)?;
         let team = Team::new(setup.threads);
+        let begin = Instant::now();
         let weights = Weights::prepare(programs, &team, fetch, progress)?;
+        let loading = Loading {
+            file_bytes: weights.file_bytes,
+            time: begin.elapsed(),
+        };
         let context = programs.iter().map(|p| p.context as usize).max();
         let vocabulary = programs.iter().map(|p| p.result.cols as usize).max();
         let chain = Chain::new(context.unwrap_or(0), vocabulary.unwrap_or(0));
@@ -152,6 +159,7 @@ impl Cpu {
         Ok(Cpu {
             shared: Arc::new(shared),
             poison: setup.poison,
+            loading,
         })
     }
 
@@ -178,6 +186,11 @@ impl Cpu {
     /// Bytes of weights that steps read.
     pub fn weight_bytes(&self) -> u64 {
         self.shared.weights.bytes()
+    }
+
+    /// What the weights were made of, and how long that took.
+    pub fn loading(&self) -> Loading {
+        self.loading
     }
 
     /// Bytes a second that this team reads from memory, measured now over as many bytes as the

@@ -56,6 +56,8 @@ pub struct Weights {
     /// What `Matrix::base` points into: panels and copies. The rest is in mapped files.
     packed: Pages,
     mapped: Vec<Blob>,
+    /// Bytes of all tensors in the file.
+    pub file_bytes: u64,
 }
 
 // SAFETY: the pointers in `by_name` lead into `packed` and `mapped`, which are owned here, never
@@ -109,6 +111,7 @@ impl Weights {
             by_name: HashMap::new(),
             packed,
             mapped: Vec::new(),
+            file_bytes: total,
         };
         let (mut offset, mut done) = (0, 0);
         progress(0, total);

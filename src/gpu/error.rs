@@ -39,6 +39,11 @@ pub enum GpuError {
     NotTold { position: u32, found: u32 },
     #[error("weight {name} is in the program but not in the model")]
     MissingWeight { name: String },
+    #[error("weight {name} could not be read: {source}")]
+    Read {
+        name: String,
+        source: std::io::Error,
+    },
 }
 
 impl GpuError {
@@ -48,6 +53,7 @@ impl GpuError {
             self,
             GpuError::Hip(HipError::Call { .. } | HipError::Unexpected { .. })
                 | GpuError::NotTold { .. }
+                | GpuError::Read { .. }
         )
     }
 }

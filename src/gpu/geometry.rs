@@ -314,6 +314,16 @@ pub fn sample_choose() -> Geometry {
     along(1, 1, 1024)
 }
 
+/// `repack_<type>`: a thread a unit of a row, which is a block of 32 elements of a quantised type and
+/// 16 bytes of floats. Whole runs of 64 units, of which those past the row's end write its padding.
+pub fn repack(units: u32, rows: u32) -> Geometry {
+    Geometry {
+        grid: [rows.div_ceil(4).max(1), units.div_ceil(64).max(1), 1],
+        block: [64, 4, 1],
+        lds_bytes: 0,
+    }
+}
+
 /// `stream_read`: a few blocks a compute unit, which walk the buffer together.
 pub fn stream_read(compute_units: u32) -> Geometry {
     along(8 * compute_units, 1, THREADS)
@@ -347,6 +357,7 @@ mod tests {
             sample_scan(1000),
             sample_choose(),
             step_set(),
+            repack(18, 5),
             stream_read(304),
         ];
         for g in all {

@@ -408,7 +408,8 @@ impl Lower<'_> {
     }
 }
 
-fn typed(kernel: &str, dtype: DType) -> String {
+/// A kernel that there is for every type, by name.
+pub(super) fn typed(kernel: &str, dtype: DType) -> String {
     format!("{kernel}_{}", dtype.name().to_ascii_lowercase())
 }
 

@@ -1,9 +1,10 @@
-//! What the device itself takes: bandwidth, and the time of each launch.
+//! What the device itself takes: bandwidth, its memory's and to it, and the time of each launch.
 
 use super::geometry::stream_read;
 use super::resolve::Resolved;
+use super::upload::BUFFER_BYTES;
 use super::{GpuError, Shared};
-use crate::hip::{DeviceBuffer, Event, Function, HipError, Stream};
+use crate::hip::{DeviceBuffer, Event, Function, HipError, PinnedBuffer, Stream};
 use std::ffi::c_void;
 use std::time::Duration;
 
@@ -70,6 +71,26 @@ pub fn stream_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
         best = best.min(elapsed(&start, &end)?.as_secs_f64());
     }
     Ok(bytes as f64 / best)
+}
+
+/// Bytes a second that are copied from pinned memory to the device, as many at a time as when weights
+/// are uploaded: the best of a few runs.
+pub fn copy_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
+    let from = PinnedBuffer::new(&shared.device, BUFFER_BYTES)?;
+    let to = DeviceBuffer::new(&shared.device, BUFFER_BYTES)?;
+    let stream = &shared.stream;
+    let (start, end) = (Event::new(&shared.device)?, Event::new(&shared.device)?);
+    let mut best = f64::INFINITY;
+    for _ in 0..STREAM_RUNS {
+        stream.record(&start)?;
+        // SAFETY: `from` is not written, and lives until the stream has been waited for.
+        let queued = unsafe { stream.copy_to_device_async(&to, 0, &from, 0, BUFFER_BYTES) };
+        queued
+            .and_then(|()| stream.record(&end))
+            .and(stream.synchronize())?;
+        best = best.min(elapsed(&start, &end)?.as_secs_f64());
+    }
+    Ok(BUFFER_BYTES as f64 / best)
 }
 
 /// Both events have happened.

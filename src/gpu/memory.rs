@@ -1,6 +1,7 @@
 //! What a model takes of a device's memory, worked out before anything is allocated.
 
 use super::chain::chain_bytes;
+use super::upload;
 use super::weights::WeightLayout;
 use crate::program::Program;
 use std::fmt;
@@ -47,6 +48,8 @@ pub struct Needs {
     pub arena: usize,
     /// What steps are told and tell each other, and what choosing tokens takes.
     pub steps: usize,
+    /// What uploading the weights takes until it is done.
+    pub staging: usize,
 }
 
 impl Needs {
@@ -60,6 +63,7 @@ impl Needs {
             states: programs.first().map_or(0, |p| state_offsets(p).1),
             arena: arena.unwrap_or(0),
             steps: steps + chain_bytes(context, vocabulary, wave),
+            staging: upload::device_bytes(weights),
         }
     }
 
@@ -81,12 +85,13 @@ impl Needs {
         })
     }
 
-    fn rows(&self) -> [(&'static str, usize); 5] {
+    fn rows(&self) -> [(&'static str, usize); 6] {
         [
             ("weights", self.weights),
             ("KV cache", self.states),
             ("arena and logits", self.arena),
             ("steps, sampling", self.steps),
+            ("while loading", self.staging),
             ("for the driver", RESERVE_BYTES),
         ]
     }
@@ -134,18 +139,20 @@ mod tests {
             states: 10_000_000_000,
             arena: 5_000_000,
             steps: 600,
+            staging: 32 << 20,
         };
         assert_eq!(needs.check("hip:0", needs.total(), 1 << 40), Ok(()));
         let error = needs
             .check("hip:0 (toy)", 79_000_000_000, 80_000_000_000)
             .expect_err("1 GB too much");
         let text = error.to_string();
-        assert_eq!(text.lines().count(), 8, "{text}");
+        assert_eq!(text.lines().count(), 9, "{text}");
         for part in [
-            "hip:0 (toy): the model needs 80.072 GB, 1.072 GB more",
+            "hip:0 (toy): the model needs 80.106 GB, 1.106 GB more",
             "  weights             70.000 GB,",
             "  KV cache            10.000 GB,",
-            "  needed              80.072 GB;",
+            "  while loading        0.034 GB,",
+            "  needed              80.106 GB;",
             "  free                79.000 GB of 80.000 GB",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");

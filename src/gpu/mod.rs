@@ -5,15 +5,16 @@
 //!                    data: name, grid, args      one alloc each         checked node by node
 //! ```
 //!
-//! [`lower()`], [`weights`] and [`pack`] decide, as functions of values that are tested without a
-//! device; [`Gpu`] allocates everything once, uploads the weights, and records. The kernels are in
-//! `kernels/*.hip`, how they are launched in [`geometry`].
+//! [`lower()`], [`weights`], [`pack`] and [`mod@repack`] decide, as functions of values that are tested without a
+//! device; [`Gpu`] allocates everything once, uploads the weights, whose layout the device itself makes
+//! of the file's bytes, and records. The kernels are in `kernels/*.hip`, how they are launched in [`geometry`].
 //!
 //! Invariants: what a step needs is allocated before anything is captured; only kernels are recorded;
 //! a recording's memory, code, stream and device are dropped after it, in this order.
 
 mod capture;
 mod chain;
+mod crew;
 mod device;
 mod error;
 mod gemv;
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod overlap;
 pub mod pack;
 mod recording;
+pub mod repack;
 mod resolve;
 mod tune;
 pub mod tuning;
@@ -42,12 +44,13 @@ pub use recording::Recording;
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::kernels;
-use crate::loader::Tensor;
+use crate::loader::{Loading, Tensor};
 use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
 use memory::Needs;
 use std::sync::Arc;
+use std::time::Instant;
 use weights::WeightLayout;
 
 /// What the recordings of one model share. Fields are dropped in order: code and memory before the
@@ -75,13 +78,14 @@ struct Shared {
 /// A model's memory on a GPU.
 pub struct Gpu {
     poison: bool,
+    loading: Loading,
     shared: Arc<Shared>,
 }
 
 /// How a [`Gpu`] is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Threads that pack weights.
+    /// Threads that read weights.
     pub threads: usize,
     /// Fill the arena with NaN before every step.
     pub poison: bool,
@@ -136,8 +140,9 @@ impl Gpu {
         let heads = programs.iter().flat_map(|p| &p.states).map(|s| s.kv_heads);
         let tickets = buffer(4 * heads.max().unwrap_or(1) as usize)?;
         stream.fill(&tickets, 0)?;
-        upload::upload(
-            &device,
+        let begin = Instant::now();
+        let file_bytes = upload::upload(
+            &module,
             &stream,
             &layout,
             &weights,
@@ -145,6 +150,10 @@ impl Gpu {
             fetch,
             progress,
         )?;
+        let loading = Loading {
+            file_bytes,
+            time: begin.elapsed(),
+        };
         let shared = Shared {
             module,
             layout,
@@ -163,6 +172,7 @@ impl Gpu {
         };
         Ok(Gpu {
             poison: setup.poison,
+            loading,
             shared: Arc::new(shared),
         })
     }
@@ -199,6 +209,11 @@ impl Gpu {
         self.shared.layout.bytes as u64
     }
 
+    /// What the weights were made of, and how long that took.
+    pub fn loading(&self) -> Loading {
+        self.loading
+    }
+
     /// Bytes of the device's memory that are free and that there are.
     pub fn memory(&self) -> Result<(u64, u64), GpuError> {
         Ok(self.shared.device.memory()?)
@@ -208,6 +223,11 @@ impl Gpu {
     pub fn stream_bytes_per_second(&self) -> Result<f64, GpuError> {
         measure::stream_bytes_per_second(&self.shared)
     }
+
+    /// Bytes a second that are copied from pinned memory to the device, measured now.
+    pub fn copy_bytes_per_second(&self) -> Result<f64, GpuError> {
+        measure::copy_bytes_per_second(&self.shared)
+    }
 }
 
 /// Looking into the device's memory, for tests: each call copies everything and waits.
@@ -215,6 +235,16 @@ impl Gpu {
     /// The arena.
     pub fn read_arena(&self) -> Result<Vec<u8>, GpuError> {
         self.read(&self.shared.arena)
+    }
+
+    /// Where each weight lies.
+    pub fn weight_layout(&self) -> &WeightLayout {
+        &self.shared.layout
+    }
+
+    /// All weights.
+    pub fn read_weights(&self) -> Result<Vec<u8>, GpuError> {
+        self.read(&self.shared.weights)
     }
 
     /// Replaces the start of the arena.

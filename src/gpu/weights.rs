@@ -1,12 +1,14 @@
 //! Where each weight lies on the device: one allocation, in the order in which a step reads it.
 
 use super::launch::{Arg, Form, KernelLaunch};
-use super::pack::{pack_rows, row_layout};
+use super::pack::row_layout;
+use super::repack::{self, Repack, repack};
 use crate::dtype::DType;
 use crate::graph::WeightId;
+use crate::loader::{Blob, Tensor};
 use crate::program::{Program, WeightSlot};
 use std::collections::HashMap;
-use std::ops::Range;
+use std::io;
 
 /// Weights begin at multiples of this.
 const ALIGN: usize = 256;
@@ -41,29 +43,66 @@ impl Piece {
 
     /// Bytes of a row in the file.
     pub fn file_row_bytes(&self) -> usize {
-        let bytes = self.dtype.row_bytes(self.cols);
-        bytes.expect("the model checked that rows are whole blocks")
+        repack::file_row_bytes(self.dtype, self.cols)
     }
 
-    /// Writes `rows` of the tensor's bytes `file` to `out` in this piece's form.
-    ///
-    /// # Panics
-    /// When `out` is not exactly those rows.
-    pub fn write(&self, rows: Range<usize>, file: &[u8], out: &mut [u8]) {
-        let row_bytes = self.file_row_bytes();
-        let file = &file[rows.start * row_bytes..rows.end * row_bytes];
-        match self.form {
-            Form::Matrix => pack_rows(self.dtype, self.cols, file, out),
-            Form::Table => out.copy_from_slice(file),
-            Form::Vector => {
-                let mut values = vec![0.0; rows.len() * self.cols];
-                self.dtype.decode(file, &mut values);
-                assert_eq!(out.len(), values.len() * 4, "whole rows");
-                for (out, value) in out.chunks_exact_mut(4).zip(values) {
-                    out.copy_from_slice(&value.to_le_bytes());
-                }
-            }
+    /// Whether a kernel writes the rows; otherwise they are copied as they are.
+    pub fn is_repacked(&self) -> bool {
+        self.form == Form::Matrix && repack::is_repacked(self.dtype, self.cols)
+    }
+
+    /// What repacks so many of its rows.
+    pub fn repack(&self, rows: usize) -> Option<Repack> {
+        self.is_repacked()
+            .then(|| repack(self.dtype, self.cols, rows))
+    }
+}
+
+/// A tensor that is sent to the device once, and the pieces that are made of it there.
+pub struct Source<'l> {
+    /// Its name in the checkpoint.
+    pub name: &'l str,
+    pub rows: usize,
+    /// At least one; either none of them is a vector or all are.
+    pub pieces: Vec<&'l Piece>,
+}
+
+impl Source<'_> {
+    /// Bytes of a row as it is sent: vectors as f32, everything else as the file has it.
+    pub fn row_bytes(&self) -> usize {
+        match self.pieces[0].form {
+            Form::Vector => self.pieces[0].row_bytes(),
+            Form::Matrix | Form::Table => self.file_row_bytes(),
         }
+    }
+
+    /// Bytes of a row in the file.
+    pub fn file_row_bytes(&self) -> usize {
+        self.pieces[0].file_row_bytes()
+    }
+
+    /// Bytes in the file.
+    pub fn file_bytes(&self) -> u64 {
+        (self.rows * self.file_row_bytes()) as u64
+    }
+
+    /// Whether some piece is repacked.
+    pub fn is_repacked(&self) -> bool {
+        self.pieces.iter().any(|piece| piece.is_repacked())
+    }
+
+    /// The tensor's bytes as they are sent. Vectors are a few kilobytes, so the host widens them.
+    pub fn bytes(&self, tensor: Tensor) -> io::Result<Blob> {
+        let is_vector = self.pieces[0].form == Form::Vector;
+        if !is_vector || tensor.dtype == DType::F32 {
+            return Ok(tensor.data);
+        }
+        let mut file = vec![0; tensor.data.len()];
+        tensor.data.read(&mut file)?;
+        let mut values = vec![0.0; self.rows * self.pieces[0].cols];
+        tensor.dtype.decode(&file, &mut values);
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok(Blob::from(bytes))
     }
 }
 
@@ -97,6 +136,23 @@ impl WeightLayout {
         let slot = &program.weights[id.index()];
         let key = (slot.name.clone(), stored_form(slot, form));
         self.pieces[self.by_name[&key]].offset
+    }
+
+    /// The tensors behind the pieces, in the order of their first piece.
+    pub fn sources(&self) -> Vec<Source<'_>> {
+        let mut sources: Vec<Source<'_>> = Vec::new();
+        let mut by_name = HashMap::new();
+        for piece in &self.pieces {
+            let key = (&piece.name, piece.form == Form::Vector);
+            let index = *by_name.entry(key).or_insert(sources.len());
+            if index == sources.len() {
+                let (name, rows) = (&piece.name, piece.rows);
+                let pieces = Vec::new();
+                sources.push(Source { name, rows, pieces });
+            }
+            sources[index].pieces.push(piece);
+        }
+        sources
     }
 
     fn add(&mut self, slot: &WeightSlot, form: Form) {
@@ -164,31 +220,47 @@ mod tests {
     }
 
     #[test]
-    fn rows_can_be_written_in_parts() {
-        let forms = [
-            (Form::Vector, DType::F16, 4),
-            (Form::Table, DType::Q8_0, 34),
-            (Form::Matrix, DType::Q8_0, 48),
-        ];
-        for (form, dtype, row_bytes) in forms {
-            let cols = if form == Form::Vector { 1 } else { 32 };
-            let piece = Piece {
-                name: "w".into(),
-                form,
-                dtype,
-                rows: 5,
-                cols,
-                offset: 0,
-            };
-            assert_eq!(piece.bytes(), 5 * row_bytes);
-            let file: Vec<u8> = (0..5 * piece.file_row_bytes()).map(|i| i as u8).collect();
-            let mut whole = vec![0xff; piece.bytes()];
-            piece.write(0..5, &file, &mut whole);
-            let mut parts = vec![0xff; piece.bytes()];
-            let (head, tail) = parts.split_at_mut(2 * row_bytes);
-            piece.write(0..2, &file, head);
-            piece.write(2..5, &file, tail);
-            assert_eq!(whole, parts);
-        }
+    fn a_tensor_is_sent_once_whatever_is_made_of_it() {
+        let mut layout = WeightLayout::default();
+        let tied = slot("tied", DType::Q8_0, 5, 64);
+        layout.add(&tied, Form::Table);
+        layout.add(&slot("norm", DType::F16, 1, 7), Form::Vector);
+        layout.add(&slot("padded", DType::F16, 3, 9), Form::Matrix);
+        layout.add(&slot("plain", DType::F32, 3, 8), Form::Matrix);
+        layout.add(&tied, Form::Matrix);
+        let check = |index: usize, name: &str, row_bytes: usize, repacked: &[bool]| {
+            let source = &layout.sources()[index];
+            let found: Vec<bool> = source.pieces.iter().map(|p| p.is_repacked()).collect();
+            assert_eq!(
+                (source.name, source.row_bytes(), &*found),
+                (name, row_bytes, repacked)
+            );
+        };
+        assert_eq!(layout.sources().len(), 4);
+        check(0, "tied", 68, &[false, true]);
+        check(1, "norm", 28, &[false]);
+        check(2, "padded", 18, &[true]);
+        check(3, "plain", 32, &[false]);
+        let total: u64 = layout.sources().iter().map(Source::file_bytes).sum();
+        assert_eq!(total, 5 * 68 + 14 + 3 * 18 + 3 * 32);
+    }
+
+    #[test]
+    fn vectors_are_widened() {
+        let mut layout = WeightLayout::default();
+        layout.add(&slot("norm", DType::BF16, 1, 3), Form::Vector);
+        let source = &layout.sources()[0];
+        let tensor = Tensor {
+            name: "norm".into(),
+            dtype: DType::BF16,
+            shape: vec![3],
+            data: Blob::from(vec![0x80, 0x3f, 0x00, 0xc0, 0x00, 0x00]),
+        };
+        let bytes = source.bytes(tensor).expect("memory can be read");
+        let wanted: Vec<u8> = [1.0f32, -2.0, 0.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        assert_eq!(bytes[..], wanted);
     }
 }

@@ -1,11 +1,11 @@
 //! Bytes that know who keeps them alive.
 
 use super::mmap::Map;
-use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::{fmt, io};
 
-/// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own.
+/// A run of bytes, cheap to clone: a part of a mapped file, or bytes of our own, be it a pattern over and over.
 ///
 /// Clones and [slices](Blob::slice) share one owner; a mapped file stays mapped until the last of them is dropped.
 /// A mapping begins on a page boundary, so an offset's alignment in a file is its alignment in memory; bytes of our own
@@ -20,6 +20,37 @@ pub struct Blob {
 enum Owner {
     Memory(Vec<u8>),
     File(Map),
+    Repeated(Repeated),
+}
+
+/// A pattern over and over.
+struct Repeated {
+    /// Not empty.
+    pattern: Vec<u8>,
+    bytes: usize,
+    /// All of it, once somebody has borrowed a part.
+    whole: OnceLock<Vec<u8>>,
+}
+
+impl Repeated {
+    fn whole(&self) -> &[u8] {
+        self.whole.get_or_init(|| {
+            let mut whole = vec![0; self.bytes];
+            self.read(0, &mut whole);
+            whole
+        })
+    }
+
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        let length = self.pattern.len();
+        let (start, mut filled) = (offset % length, 0);
+        while filled < out.len() {
+            let from = &self.pattern[(start + filled) % length..];
+            let count = from.len().min(out.len() - filled);
+            out[filled..filled + count].copy_from_slice(&from[..count]);
+            filled += count;
+        }
+    }
 }
 
 impl Owner {
@@ -27,6 +58,7 @@ impl Owner {
         match self {
             Owner::Memory(bytes) => bytes,
             Owner::File(map) => map,
+            Owner::Repeated(repeated) => repeated.whole(),
         }
     }
 }
@@ -38,6 +70,51 @@ impl Blob {
             range: 0..map.len(),
             owner: Arc::new(Owner::File(map)),
         }
+    }
+
+    /// `bytes` bytes that repeat `pattern`, for made-up weights. They exist one after the other only while
+    /// [`read`](Blob::read), or for good once they are borrowed.
+    ///
+    /// # Panics
+    /// When there are bytes but no pattern.
+    pub fn repeating(pattern: Vec<u8>, bytes: usize) -> Blob {
+        assert!(bytes == 0 || !pattern.is_empty(), "nothing to repeat");
+        let whole = OnceLock::new();
+        let repeated = Repeated {
+            pattern,
+            bytes,
+            whole,
+        };
+        Blob {
+            owner: Arc::new(Owner::Repeated(repeated)),
+            range: 0..bytes,
+        }
+    }
+
+    /// How many bytes these are.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Copies all of these bytes to `out`, those of a file by reading it rather than through its mapping: nothing has to
+    /// be given back, several threads may read at once, and a file that was cut off meanwhile is an error.
+    ///
+    /// # Panics
+    /// When `out` is not as long.
+    pub fn read(&self, out: &mut [u8]) -> io::Result<()> {
+        assert_eq!(out.len(), self.len(), "a place for all bytes");
+        let start = self.range.start;
+        match &*self.owner {
+            Owner::Memory(bytes) => out.copy_from_slice(&bytes[self.range.clone()]),
+            Owner::File(map) => map.read(start, out)?,
+            Owner::Repeated(repeated) => repeated.read(start, out),
+        }
+        Ok(())
     }
 
     /// The bytes `range` of this blob, sharing its owner.
@@ -136,8 +213,7 @@ mod tests {
         let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(&bytes).expect("written");
-        let blob = Blob::from_map(Map::new(&file).expect("mapped"));
-        drop(file);
+        let blob = Blob::from_map(Map::new(file).expect("mapped"));
         for range in [0..300_000, 1..299_999, 5_000..5_010, 4096..8192, 7..7] {
             let part = blob.slice(range.clone());
             part.prefetch();
@@ -148,5 +224,27 @@ mod tests {
         let owned = Blob::from(bytes.clone());
         owned.release_pages();
         assert_eq!(owned[..], bytes);
+    }
+
+    #[test]
+    fn bytes_are_read_wherever_they_are() {
+        let bytes: Vec<u8> = (0..50_000u32).map(|i| (i % 1000 % 251) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&bytes).expect("written");
+        let cut = file.try_clone().expect("a second handle");
+        let mapped = Blob::from_map(Map::new(file).expect("mapped"));
+        let repeated = Blob::repeating(bytes[..1000].to_vec(), bytes.len());
+        for blob in [&mapped, &repeated, &Blob::from(bytes.clone())] {
+            for range in [0..50_000, 1..4_999, 999..1001, 49_999..50_000, 7..7] {
+                let part = blob.slice(range.clone());
+                let mut out = vec![0; part.len()];
+                part.read(&mut out).expect("read");
+                assert_eq!(out, bytes[range.clone()], "{blob:?} {range:?}");
+            }
+        }
+        assert_eq!(repeated[..], bytes, "borrowed");
+        cut.set_len(10_000).expect("cut off");
+        let error = mapped.slice(9_999..10_001).read(&mut [0; 2]);
+        assert!(error.is_err());
     }
 }

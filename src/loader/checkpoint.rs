@@ -284,6 +284,6 @@ pub(super) fn map(path: &Path) -> Result<Blob, LoadError> {
         return Err(format::not_a_file(path, kind.is_dir()));
     }
     let file = File::open(path).map_err(io("open"))?;
-    let map = Map::new(&file).map_err(io("map"))?;
+    let map = Map::new(file).map_err(io("map"))?;
     Ok(Blob::from_map(map))
 }

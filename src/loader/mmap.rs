@@ -10,7 +10,7 @@
 //!   array, for which every bit pattern is a value.
 //! * *Truncated*: touching a page past the new end raises `SIGBUS` and ends the process. It cannot read or write
 //!   memory that is not the file's. Programs that replace model files by renaming a new one into place (as our own
-//!   download does) never trigger either.
+//!   download does) never trigger either. [`Map::read`] gives an error instead.
 
 use std::fs::File;
 use std::io;
@@ -19,16 +19,34 @@ use std::ops::{Deref, Range};
 /// The whole of one file as bytes. Unmapped on drop.
 pub(super) struct Map {
     map: memmap2::Mmap,
+    #[cfg(unix)]
+    file: File,
 }
 
 impl Map {
-    /// Maps the whole of `file`, which may be closed afterwards.
-    pub(super) fn new(file: &File) -> io::Result<Map> {
+    /// Maps the whole of `file`.
+    pub(super) fn new(file: File) -> io::Result<Map> {
         // SAFETY: `Mmap::map` is unsafe because the `&[u8]` it hands out aliases a file others may write. We never
         // write it ourselves, the mapping is read-only, and the module's introduction says what a change by another
         // process does: nothing in the loader relies for memory safety on a byte of the file being the same when read twice.
-        let map = unsafe { memmap2::Mmap::map(file)? };
-        Ok(Map { map })
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Map {
+            map,
+            #[cfg(unix)]
+            file,
+        })
+    }
+
+    /// Copies the bytes from `offset` on to all of `out`, by reading the file: the kernel copies out of its page cache,
+    /// and no page has to be faulted in here, nor given back, which would interrupt the process's other threads.
+    pub(super) fn read(&self, offset: usize, out: &mut [u8]) -> io::Result<()> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_exact_at(&self.file, out, offset as u64);
+        #[cfg(not(unix))]
+        {
+            out.copy_from_slice(&self.map[offset..][..out.len()]);
+            Ok(())
+        }
     }
 
     /// Tells the kernel that `range` will be read soon; a hint whose failure changes nothing but time.

@@ -11,6 +11,7 @@
 //! * [`write_gguf`]: a checkpoint → a GGUF file.
 //! * [`Metadata`], [`Value`], [`Array`], [`StringArray`]: a file's key–value pairs.
 //! * [`Blob`]: shared bytes. `mmap` has the only `unsafe` code.
+//! * [`Loading`]: how long a device took to have the weights.
 //! * [`LoadError`]: everything that can be wrong, each kind its own variant.
 
 mod array;
@@ -20,6 +21,7 @@ mod error;
 mod format;
 mod gguf;
 mod json;
+mod loading;
 mod metadata;
 mod mmap;
 mod safetensors;
@@ -31,6 +33,7 @@ pub use checkpoint::{Checkpoint, Contents, Make, Tensor, TensorInfo};
 pub use error::LoadError;
 pub use gguf::{WriteError, write_gguf};
 pub use json::JsonFile;
+pub use loading::Loading;
 pub use metadata::Metadata;
 pub use safetensors::{Folder, Stored, safetensors_files};
 pub use value::{Text, Value, ValueType};

@@ -5,7 +5,7 @@ use super::{Hyperparameters, ModelError, build::placed};
 use crate::dtype::DType;
 use crate::graph::Section;
 use crate::loader::{Blob, Tensor};
-use half::f16;
+use half::{bf16, f16};
 use indexmap::IndexMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -69,19 +69,17 @@ impl RandomWeights {
         let rows: usize = shape[..shape.len() - 1].iter().product();
         let bytes = rows * dtype.row_bytes(cols)?;
         let data = if shape.len() == 1 {
-            1.0f32.to_le_bytes().repeat(cols)
+            1.0f32.to_le_bytes().to_vec()
         } else {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(index as u64));
             let block = dtype.block_bytes();
             let pattern_bytes = bytes.min(PATTERN_BYTES / block * block);
             let mut data = vec![0; pattern_bytes];
             rng.fill_bytes(&mut data);
-            let spread = 1.0 / (cols as f32).sqrt();
-            data.chunks_exact_mut(block)
-                .for_each(|b| tame(*dtype, b, spread));
-            repeat_to(data, bytes)
+            tame(*dtype, &mut data, 1.0 / (cols as f32).sqrt());
+            data
         };
-        let data = Blob::from(data);
+        let data = Blob::repeating(data, bytes);
         Some(Tensor {
             name: name.into(),
             dtype: *dtype,
@@ -91,26 +89,32 @@ impl RandomWeights {
     }
 }
 
-fn repeat_to(mut data: Vec<u8>, bytes: usize) -> Vec<u8> {
-    data.reserve_exact(bytes - data.len());
-    while data.len() < bytes {
-        data.extend_from_within(..data.len().min(bytes - data.len()));
+/// Gives whole blocks of random bytes finite values of about `spread`, so that activations neither
+/// vanish nor overflow; quants stay random, scales become what the type's range asks for.
+fn tame(dtype: DType, data: &mut [u8], spread: f32) {
+    match dtype {
+        DType::F32 => floats(data, spread, f32::to_le_bytes),
+        DType::F16 => floats(data, spread, |x| f16::from_f32(x).to_le_bytes()),
+        DType::BF16 => floats(data, spread, |x| bf16::from_f32(x).to_le_bytes()),
+        _ => {
+            let blocks = data.chunks_exact_mut(dtype.block_bytes());
+            blocks.for_each(|block| tame_block(dtype, block, spread));
+        }
     }
-    data
 }
 
-/// Gives a block of random bytes finite values of about `spread`, so that activations neither
-/// vanish nor overflow; quants stay random, scales become what the type's range asks for.
-fn tame(dtype: DType, block: &mut [u8], spread: f32) {
+/// Each float becomes one of 256, by its first byte: rounding as many is faster than rounding all.
+fn floats<const N: usize>(data: &mut [u8], spread: f32, bytes: impl Fn(f32) -> [u8; N]) {
+    let signed = |byte: usize| (byte as f32 - 127.5) / 74.0 * spread;
+    let table: [[u8; N]; 256] = std::array::from_fn(|byte| bytes(signed(byte)));
+    for float in data.as_chunks_mut::<N>().0 {
+        *float = table[usize::from(float[0])];
+    }
+}
+
+fn tame_block(dtype: DType, block: &mut [u8], spread: f32) {
     let half = |x: f32| f16::from_f32(x).to_le_bytes();
-    let signed = |byte: u8| (f32::from(byte) - 127.5) / 74.0 * spread;
     match dtype {
-        DType::F32 => block.copy_from_slice(&signed(block[0]).to_le_bytes()),
-        DType::F16 => block.copy_from_slice(&half(signed(block[0]))),
-        DType::BF16 => {
-            let value = half::bf16::from_f32(signed(block[0]));
-            block.copy_from_slice(&value.to_le_bytes());
-        }
         DType::Q4_0 => block[..2].copy_from_slice(&half(spread / 4.6)),
         DType::Q4_1 => {
             block[..2].copy_from_slice(&half(spread / 4.6));

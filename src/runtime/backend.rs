@@ -4,6 +4,7 @@ use super::contents::{Contents, RecordedNode};
 use crate::cpu::{self, Cpu, CpuError};
 use crate::gpu::{self, Gpu, GpuError};
 use crate::hip::NodeKind;
+use crate::loader::Loading;
 use crate::program::{Program, Step};
 use crate::sampler::{Rule, SamplerError};
 use std::path::Path;
@@ -30,11 +31,20 @@ pub trait Backend: Send {
     /// Bytes of weights that steps read.
     fn weight_bytes(&self) -> u64;
 
+    /// What the weights were made of, and how long that took.
+    fn loading(&self) -> Loading;
+
     /// Records one of the programs the backend was made for.
     fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError>;
 
     /// Bytes a second that this device reads from its memory, measured now.
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError>;
+
+    /// Bytes a second that are copied from pinned memory of the host to the device's, measured now; `None`
+    /// where the device's memory is the host's.
+    fn copy_bytes_per_second(&self) -> Result<Option<f64>, BackendError> {
+        Ok(None)
+    }
 
     /// The tuning table of this device as a file, made by timing variants of one of the programs the
     /// backend was made for; `None` where nothing is tuned.
@@ -120,6 +130,10 @@ impl Backend for Cpu {
 
     fn weight_bytes(&self) -> u64 {
         self.weight_bytes()
+    }
+
+    fn loading(&self) -> Loading {
+        self.loading()
     }
 
     fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError> {
@@ -219,6 +233,10 @@ impl Backend for Gpu {
         self.weight_bytes()
     }
 
+    fn loading(&self) -> Loading {
+        self.loading()
+    }
+
     fn record(&self, program: Program) -> Result<Box<dyn Recording>, BackendError> {
         Ok(Box::new(self.record(program)?))
     }
@@ -233,6 +251,10 @@ impl Backend for Gpu {
 
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {
         Ok(self.stream_bytes_per_second()?)
+    }
+
+    fn copy_bytes_per_second(&self) -> Result<Option<f64>, BackendError> {
+        Ok(Some(self.copy_bytes_per_second()?))
     }
 
     fn set_rule(&self, rule: &Rule) -> Result<(), BackendError> {

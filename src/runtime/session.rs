@@ -126,6 +126,9 @@ pub struct Report {
     pub decode_launch_us: Option<f64>,
     pub recordings: usize,
     pub weight_bytes: u64,
+    /// Bytes of the weights in the file, and the milliseconds until the device had them.
+    pub file_bytes: u64,
+    pub weights_ms: f64,
     pub kv_bytes: u64,
     pub arena_bytes: u64,
 }
@@ -382,6 +385,7 @@ impl Session {
     pub fn report(&self) -> Report {
         let all = || std::iter::once(&self.decode).chain(&self.prompts);
         let fallback = all().find_map(|recording| recording.fallback());
+        let loading = self.backend.loading();
         Report {
             device: self.backend.describe(),
             threads: self.backend.threads(),
@@ -396,6 +400,8 @@ impl Session {
             decode_launch_us: self.decode.launch_time().map(|t| t.as_secs_f64() * 1e6),
             recordings: all().count(),
             weight_bytes: self.backend.weight_bytes(),
+            file_bytes: loading.file_bytes,
+            weights_ms: loading.time.as_secs_f64() * 1e3,
             kv_bytes: self.decode.program().state_bytes() as u64,
             arena_bytes: all()
                 .map(|recording| recording.program().arena_bytes as u64)
@@ -407,6 +413,11 @@ impl Session {
     /// Bytes a second that the device reads from its memory, measured now.
     pub fn stream_bytes_per_second(&self) -> Result<f64, SessionError> {
         Ok(self.backend.stream_bytes_per_second()?)
+    }
+
+    /// Bytes a second that are copied from pinned memory to the device's, measured now; `None` on the CPU.
+    pub fn copy_bytes_per_second(&self) -> Result<Option<f64>, SessionError> {
+        Ok(self.backend.copy_bytes_per_second()?)
     }
 
     /// The tuning table of this device as a file, made by timing variants of the decode step; `None`

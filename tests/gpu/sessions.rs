@@ -255,4 +255,10 @@ pub fn bandwidth(found: &Found) {
         .unwrap_or_else(|e| panic!("{e}"));
     println!("  streams {:.1} GB/s", rate / 1e9);
     assert!(rate > 0.0 && rate.is_finite());
+    let rate = session
+        .copy_bytes_per_second()
+        .unwrap_or_else(|e| panic!("{e}"));
+    let rate = rate.expect("a GPU has memory of its own");
+    println!("  is copied to at {:.1} GB/s", rate / 1e9);
+    assert!(rate > 0.0 && rate.is_finite());
 }

@@ -29,7 +29,8 @@ struct Twins {
     host: Cpu,
 }
 
-fn program(model: &Model, found: &Found, rows: u32, context: u32, logits: Logits) -> Program {
+/// A program of `rows` rows for the device.
+pub fn program(model: &Model, found: &Found, rows: u32, context: u32, logits: Logits) -> Program {
     let arena = Bump::new();
     let wave = found.info.wave;
     let extent = Extent {

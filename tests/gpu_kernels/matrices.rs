@@ -2,12 +2,13 @@
 
 use super::bench::{Bench, assert_near, normal};
 use crate::args;
+use crate::support::planes::pack_rows;
 use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
 use greta_infer::gpu::geometry::{self, GatedShape, GemvLaunch, GemvShape};
-use greta_infer::gpu::pack::{pack_rows, row_layout};
+use greta_infer::gpu::pack::row_layout;
 use greta_infer::hip::DeviceBuffer;
 use half::f16;
 

@@ -7,5 +7,6 @@ pub mod decode;
 pub mod family;
 pub mod gguf_writer;
 pub mod oracle;
+pub mod planes;
 pub mod rng;
 pub mod toy;

@@ -17,6 +17,8 @@ JSON of --stage recorded (null where nothing was measured or it is not known):
 
 const BENCH_KEYS: &str = "\
 JSON, besides what the table shows:
+  weights_ms, weights_gb_per_s, copy_gb_per_s  the part of load_ms until the device had the weights, bytes of
+           the file in that time, and what copies to a GPU reach (null on the CPU)
   runs     [{prompt_tokens_per_s, decode_tokens_per_s}]
   first_tokens  [{prompt_tokens, ms, tokens_per_s, limit_ms, limit_percent}]; the limit is the time in which
            the device reads every weight once; ms is null where a prompt would take too long

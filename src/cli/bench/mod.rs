@@ -115,6 +115,7 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         load: load_time,
         first_token: first_token_time,
         stream,
+        copy: session.copy_bytes_per_second().map_err(CliError::runtime)?,
     };
     let mut json = summary(&session, &runs, args, model, &timings)?;
     json.first_tokens = first::judge(&session, &first_tokens, stream);

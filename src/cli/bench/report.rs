@@ -21,6 +21,11 @@ pub struct Json {
     threads: usize,
     context: u32,
     load_ms: f64,
+    /// The part of it in which the device came by its weights, and their bytes in the file by that.
+    weights_ms: f64,
+    weights_gb_per_s: Option<f64>,
+    /// What copies from pinned memory reach (GPUs only).
+    copy_gb_per_s: Option<f64>,
     first_token_ms: f64,
     pub first_tokens: Vec<FirstToken>,
     prompt_tokens: usize,
@@ -61,8 +66,9 @@ pub struct Json {
 pub struct Timings {
     pub load: Duration,
     pub first_token: Duration,
-    /// Bytes a second that the device reads.
+    /// Bytes a second that the device reads, and that are copied to it.
     pub stream: f64,
+    pub copy: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -103,6 +109,9 @@ pub fn summary(
         threads: report.threads,
         context: session.context(),
         load_ms: ms(timings.load),
+        weights_ms: report.weights_ms,
+        weights_gb_per_s: per_second(report.file_bytes as f64 / 1e9, report.weights_ms / 1e3),
+        copy_gb_per_s: timings.copy.map(|rate| rate / 1e9),
         first_token_ms: ms(timings.first_token),
         first_tokens: Vec::new(),
         prompt_tokens: args.prompt_tokens,
@@ -180,11 +189,21 @@ pub fn table(json: &Json) -> String {
         bytes(json.kv_bytes),
         bytes(json.arena_bytes)
     );
+    let mut load = format!(
+        "{} ms, {} of them for the weights: {} GB/s of the file",
+        figure(Some(json.load_ms)),
+        figure(Some(json.weights_ms)),
+        figure(json.weights_gb_per_s)
+    );
+    if json.copy_gb_per_s.is_some() {
+        let copy = figure(json.copy_gb_per_s);
+        load += &format!(", where copies to the device reach {copy}");
+    }
     [
         row("model", json.model.clone()),
         row("device", json.device.clone()),
         row("memory", memory),
-        row("load", format!("{} ms", figure(Some(json.load_ms)))),
+        row("load", load),
         row(
             "first token",
             format!(

@@ -1,6 +1,12 @@
-use super::{pack_rows, row_layout};
-use crate::dtype::DType;
+//! The host's side of packed weights: what it makes reads back as what the file says, by the description in
+//! `greta_infer::gpu::pack` alone. The kernels that repack are compared with it bit for bit (`gpu_kernels`).
+
+mod support;
+
+use greta_infer::dtype::DType;
+use greta_infer::gpu::pack::row_layout;
 use half::f16;
+use support::planes::pack_rows;
 
 /// Bytes that repeat late, with the f16 fields set to ordinary numbers.
 fn random_rows(dtype: DType, cols: usize, rows: usize, seed: u64) -> Vec<u8> {
