@@ -10,8 +10,15 @@
 //
 // One barrier a tile: after it, tile t is complete and all are done with tile t − 1, whose buffers are then filled.
 //
+// Then the sums go through LDS once more, so that four neighbours of a row are one thread's: they are scaled, gated or
+// added to, and stored as 16 bytes.
+//
 // Blocks that run together share columns: the tiles of all rows come first, so that a panel of weights is read from
 // memory once and x stays in the second-level cache.
+//
+// Where there are fewer tiles than the device has room for, the tuning table has smaller ones or lets `parts` blocks
+// share the K of each. Which of the two changes no bit of a sum, which is made in the order of K; parts are summed apart
+// and then added in their order.
 //
 // What a wave does for a tile of 128 × 128 × 32 on gfx942, from the code object, and what follows for an MI300X (304
 // units, 2.1 GHz, 1,307 TFLOP/s) if its vector instructions, at 4 cycles, never overlap with its own products, at 32, nor
@@ -20,11 +27,26 @@
 //   |                        | Q4_0 | Q4_K | Q8_0 | F16 | Q6_K |
 //   | v_mfma_f32_32x32x8_f16 |   16 |   16 |   16 |  16 |   16 |
 //   | ds_read_b128, ds_write_b128 | 8, 4 | 8, 4 | 8, 4 | 8, 4 | 8, 4 |
-//   | other vector ALU       |   50 |   60 |   47 |  29 |   70 |
-//   | TFLOP/s at least       |  940 |  890 |  956 | 1066 |  845 |
+//   | other vector ALU       |   48 |   58 |   45 |  27 |   68 |
+//   | TFLOP/s at least       |  950 |  899 |  967 | 1079 |  853 |
 //
-// On sm_90 a tile of 128 × 128 × 64 is 128 HMMA.16816 and 32 LDSM a warp, in a loop of 276 instructions for F16 and of
-// about 450 for the quantised types; 255 registers at most, so that two blocks share an SM.
+// What a warp does for tiles 64 deep on sm_90, from the code object:
+//
+//   |                          | 128 × 128 | 128 × 64 | 64 × 64 |
+//   | HMMA.16816, LDSM         |   128, 32 |   64, 24 |  32, 16 |
+//   | the loop, of F16         |       293 |      184 |     117 |
+//   | of Q4_0, of Q4_K         |  445, 547 | 244, 272 | 209, 234 |
+//   | registers at most        |       254 |      206 |     128 |
+//   | blocks an SM, by registers |       2 |        2 |       4 |
+//
+// What follows for Llama-2-7B's o, 4096 × 4096, and 512 rows on 132 SMs (predicted, not measured): 128 tiles of 128 × 128
+// are one block an SM, whose four warps wait for each other at each barrier with nobody to fill in. 256 tiles of 128 × 64
+// are two, at 1.5 times the loads of x and w for a product and 1.1 times the instructions of Q4_0. 256 halves of 128 × 128
+// are two with the large tile's loads, and write and read 16.8 MB of sums, which L2 holds: at 5 TB/s 7 µs of a launch of
+// 60.
+//
+// Gate and up in one launch store one f32 for two: of 512 rows by 11,008, 22.5 MB less are written here and as many less
+// read by whoever rounds them, 15 µs at 3 TB/s (predicted).
 //
 // What is rounded: x and w to 11 bits each. Rows past the live ones repeat the last, columns past N the last column, and
 // neither is stored. x is padded with zeros to 64 columns, so that weights past K only have to be numbers.
@@ -497,7 +519,7 @@ DEVICE void gemm_half(const Step* step, const u8* x, u32 x_stride, const Product
 // `residual`, where there is one, is added to the first product. With `gate` the first two are gate and up, and y of the
 // first is activation(gate) · up.
 #define HALF_KERNEL(name, Type, FM, FN)                                                                                \
-    GLOBAL THREADS_AND_BLOCKS(THREADS_HALF, 2) void name(                                                                  \
+    GLOBAL THREADS_AND_BLOCKS(THREADS_HALF, FM * FN > 4 ? 2 : 4) void name(                                                                  \
         const Step* step, const u8* x, u32 x_stride, const u8* w0, f32* y0, u32 y0_stride, u32 n0, const u8* w1,       \
         f32* y1, u32 y1_stride, u32 n1, const u8* w2, f32* y2, u32 y2_stride, u32 n2, u32 w_stride,                    \
         const f32* residual, u32 res_stride, u32 k, u32 rows, u32 gate, f32x4* sums, u32* tickets, u32 parts,          \

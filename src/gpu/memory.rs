@@ -1,6 +1,7 @@
 //! What a model takes of a device's memory, worked out before anything is allocated.
 
 use super::chain::chain_bytes;
+use super::launch::Shared;
 use super::weights::WeightLayout;
 use crate::program::Program;
 use std::fmt;
@@ -45,13 +46,15 @@ pub struct Needs {
     pub states: usize,
     /// The temporaries of the larger program, its logits among them.
     pub arena: usize,
+    /// What blocks of a launch leave each other.
+    pub shared: usize,
     /// What steps are told and tell each other, and what choosing tokens takes.
     pub steps: usize,
 }
 
 impl Needs {
     /// What these programs of one model need.
-    pub fn of(programs: &[&Program], weights: &WeightLayout, wave: u32) -> Self {
+    pub fn of(programs: &[&Program], weights: &WeightLayout, shared: Shared, wave: u32) -> Self {
         let arena = programs.iter().map(|p| p.arena_bytes).max();
         let (context, vocabulary) = chained(programs);
         let steps: usize = programs.iter().map(|p| step_bytes(p.rows)).sum();
@@ -59,6 +62,7 @@ impl Needs {
             weights: weights.bytes,
             states: programs.first().map_or(0, |p| state_offsets(p).1),
             arena: arena.unwrap_or(0),
+            shared: 4 * shared.tickets + shared.sums_bytes,
             steps: steps + chain_bytes(context, vocabulary, wave),
         }
     }
@@ -85,7 +89,7 @@ impl Needs {
         [
             ("weights", self.weights),
             ("KV cache", self.states),
-            ("arena and logits", self.arena),
+            ("arena and logits", self.arena + self.shared),
             ("steps, sampling", self.steps),
             ("for the driver", RESERVE_BYTES),
         ]
@@ -132,7 +136,8 @@ mod tests {
         let needs = Needs {
             weights: 70_000_000_000,
             states: 10_000_000_000,
-            arena: 5_000_000,
+            arena: 3_000_000,
+            shared: 2_000_000,
             steps: 600,
         };
         assert_eq!(needs.check("hip:0", needs.total(), 1 << 40), Ok(()));

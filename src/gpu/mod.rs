@@ -18,6 +18,7 @@ mod device;
 mod error;
 mod gemv;
 pub mod geometry;
+mod half;
 pub mod hardware;
 pub mod launch;
 pub mod lower;
@@ -60,8 +61,9 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
-    /// [`Arg::Tickets`]. The recordings of a model never run at the same time, so one set serves all.
-    tickets: DeviceBuffer,
+    /// [`Arg::Tickets`] and [`Arg::Sums`]. The recordings of a model never run at the same time, so
+    /// one set serves all.
+    room: Room,
     chain: Chain,
     stream: Stream,
     hardware: Hardware,
@@ -70,6 +72,26 @@ struct Shared {
     info: DeviceInfo,
     description: String,
     device: Device,
+}
+
+/// What launches use of what all share.
+struct Room {
+    tickets: DeviceBuffer,
+    sums: DeviceBuffer,
+}
+
+impl Room {
+    fn new(device: &Device, stream: &Stream, shared: launch::Shared) -> Result<Self, GpuError> {
+        let tickets = DeviceBuffer::new(device, 4 * shared.tickets.max(1))?;
+        stream.fill(&tickets, 0)?;
+        let sums = DeviceBuffer::new(device, shared.sums_bytes.max(1))?;
+        Ok(Room { tickets, sums })
+    }
+
+    /// Whether it does for these.
+    fn holds(&self, shared: launch::Shared) -> bool {
+        4 * shared.tickets <= self.tickets.bytes() && shared.sums_bytes <= self.sums.bytes()
+    }
 }
 
 /// A model's memory on a GPU.
@@ -113,7 +135,8 @@ impl Gpu {
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
         let wave = hardware.machine.wave();
-        let needs = Needs::of(programs, &layout, wave);
+        let shared = launch::Shared::of(lowered.iter().flatten());
+        let needs = Needs::of(programs, &layout, shared, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -133,9 +156,7 @@ impl Gpu {
             .first()
             .map_or(Vec::new(), |p| memory::state_offsets(p).0);
         let overlap = setup.overlap && kernels::overlaps(&found.info.arch) && stream.overlaps();
-        let heads = programs.iter().flat_map(|p| &p.states).map(|s| s.kv_heads);
-        let tickets = buffer(4 * heads.max().unwrap_or(1) as usize)?;
-        stream.fill(&tickets, 0)?;
+        let room = Room::new(&device, &stream, shared)?;
         upload::upload(
             &device,
             &stream,
@@ -152,7 +173,7 @@ impl Gpu {
             arena,
             states,
             state_offsets,
-            tickets,
+            room,
             chain,
             stream,
             hardware,
