@@ -5,7 +5,7 @@
 
 use super::attention::{Case, Shape};
 use super::bench::{Bench, assert_near, normal};
-use super::matrices::{Matrix, activated, name, widths};
+use super::matrices::{Matrix, activated, widths};
 use crate::args;
 use crate::support::rng::Rng;
 use greta_infer::cpu::half_rows::{round_row, widen_row};
