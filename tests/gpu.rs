@@ -19,6 +19,10 @@ use std::process::ExitCode;
 const TESTS: &[gpu::runner::Test<Found>] = &[
     ("every_launch_of_a_step_agrees", gpu::twins::steps),
     ("every_launch_of_a_chunk_agrees", gpu::twins::chunks),
+    (
+        "products_whose_k_is_shared_agree",
+        gpu::twins::shared_products,
+    ),
     ("every_launch_of_a_family_agrees", gpu::twins::families),
     (
         "logits_of_families_are_those_of_transformers",

@@ -49,6 +49,7 @@ use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
 use memory::Needs;
 use std::sync::Arc;
+use tuning::Tuning;
 use weights::WeightLayout;
 
 /// What the recordings of one model share. Fields are dropped in order: code and memory before the
@@ -191,6 +192,16 @@ impl Gpu {
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
         let launches = lower(&program, &self.shared.hardware)?;
+        Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
+    }
+
+    /// The same, laid out by another table than the device's.
+    pub fn record_tuned(&self, program: Program, tuning: Tuning) -> Result<Recording, GpuError> {
+        let hardware = Hardware {
+            tuning,
+            ..self.shared.hardware.clone()
+        };
+        let launches = lower(&program, &hardware)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 

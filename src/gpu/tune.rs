@@ -8,16 +8,13 @@
 //! the rule that counts without a row, and get one where something else is quicker.
 
 use super::half::{HalfChoice, half_tiles};
-use super::hardware::Hardware;
 use super::launch::{KernelLaunch, Tuned};
-use super::lower::lower;
 use super::recording::Recording;
 use super::tuning::{Choice, Class, GemmKey, GemmRow, Kind, Row, Tuning};
 use super::{Gpu, GpuError};
 use crate::dtype::DType;
 use crate::program::{Program, Step};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Steps of which each launch's shortest time counts.
@@ -84,13 +81,12 @@ impl Gpu {
         prompts: &[&Program],
         choice: Option<HalfChoice>,
     ) -> Result<Times, GpuError> {
-        let hardware = &self.shared.hardware;
         let rows = choice.map(|choice| GemmRow::new(None, choice));
-        let tuning = hardware.tuning.clone();
+        let tuning = self.shared.hardware.tuning.clone();
         let tuning = tuning.with_gemm(rows.into_iter().collect());
         let mut sums = Times::new();
-        for program in prompts.iter().filter(|program| program.is_half()) {
-            let mut recording = self.variant(program, hardware, tuning.clone())?;
+        for &program in prompts.iter().filter(|program| program.is_half()) {
+            let mut recording = self.record_tuned(program.clone(), tuning.clone())?;
             for (name, (key, seconds)) in times(&mut recording, program)? {
                 sums.entry(name).or_insert((key, 0.0)).1 += seconds;
             }
@@ -100,7 +96,6 @@ impl Gpu {
 
     /// The table of a decode step.
     fn tune_step(&self, program: &Program) -> Result<Tuning, GpuError> {
-        let before = &self.shared.hardware;
         let general = |threads, blocks| Choice {
             lanes: 0,
             threads,
@@ -110,7 +105,7 @@ impl Gpu {
         let mut best: BTreeMap<String, (Key, f64, Choice)> = BTreeMap::new();
         for &(threads, blocks) in SHAPES {
             let choice = general(threads, blocks);
-            let mut recording = self.variant(program, before, Tuning::uniform(choice))?;
+            let mut recording = self.record_tuned(program.clone(), Tuning::uniform(choice))?;
             for (name, (key, seconds)) in times(&mut recording, program)? {
                 let Tuned::Gemv(kind, dtype, class) = key else {
                     continue;
@@ -147,27 +142,13 @@ impl Gpu {
         let mut quickest: Option<(Duration, Tuning)> = None;
         for &hint_kib in hints {
             let table = table(hint_kib);
-            let mut recording = self.variant(program, before, table.clone())?;
+            let mut recording = self.record_tuned(program.clone(), table.clone())?;
             let time = replay_time(&mut recording, program)?;
             if quickest.as_ref().is_none_or(|(least, _)| time < *least) {
                 quickest = Some((time, table));
             }
         }
         Ok(quickest.expect("at least one hint is tried").1)
-    }
-
-    fn variant(
-        &self,
-        program: &Program,
-        hardware: &Hardware,
-        tuning: Tuning,
-    ) -> Result<Recording, GpuError> {
-        let hardware = Hardware {
-            tuning,
-            ..hardware.clone()
-        };
-        let launches = lower(program, &hardware)?;
-        Recording::new(Arc::clone(&self.shared), program.clone(), launches, false)
     }
 }
 
