@@ -40,7 +40,6 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
     ),
     ("decoding_is_stepping", gpu::sessions::decoding_is_stepping),
     ("long_prompts_are_near_steps", gpu::sessions::long_prompts),
-    ("tables_are_tuned", gpu::sessions::tuned),
     ("memory_stays", gpu::sessions::memory_stays),
     ("bandwidth_is_measured", gpu::sessions::bandwidth),
 ];

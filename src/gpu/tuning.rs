@@ -17,7 +17,7 @@ use super::geometry::Machine;
 use super::half::HalfChoice;
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use thiserror::Error;
 
 /// Tables by the architectures they are for. Others have the table of the last that is no newer, or
@@ -144,6 +144,22 @@ fn type_fault(name: Option<&String>) -> Option<Fault> {
     unknown.map(|name| ("type", "a weight type".into(), name.clone()))
 }
 
+/// Which rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    Gemv,
+    Gemm,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kernel::Gemv => "gemv",
+            Kernel::Gemm => "gemm",
+        })
+    }
+}
+
 /// Why a table does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TuningError {
@@ -154,10 +170,9 @@ pub enum TuningError {
     )]
     Row {
         arch: String,
-        /// `gemv` or `gemm`.
-        kernel: &'static str,
+        kernel: Kernel,
         /// Counted from 1.
-        row: usize,
+        row: u32,
         field: &'static str,
         expected: String,
         found: String,
@@ -198,13 +213,14 @@ impl Tuning {
         let machine = machine_of(arch);
         let gemv = file.gemv.iter().map(Row::fault).enumerate();
         let gemm = file.gemm.iter().map(|row| row.fault(machine)).enumerate();
-        let faults = gemv.map(|f| ("gemv", f)).chain(gemm.map(|f| ("gemm", f)));
+        let faults = gemv.map(|f| (Kernel::Gemv, f));
+        let faults = faults.chain(gemm.map(|f| (Kernel::Gemm, f)));
         for (kernel, (index, fault)) in faults {
             if let Some((field, expected, found)) = fault {
                 return Err(TuningError::Row {
                     arch: arch.into(),
                     kernel,
-                    row: index + 1,
+                    row: index as u32 + 1,
                     field,
                     expected,
                     found,

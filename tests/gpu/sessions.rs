@@ -8,7 +8,6 @@ use crate::support::oracle::{Format, Kv, Rounding};
 use crate::support::toy::{Recipe, recipes};
 use greta_infer::dtype::DType;
 use greta_infer::gpu::Found;
-use greta_infer::gpu::tuning::Tuning;
 use greta_infer::graph::KvType;
 use greta_infer::hip::Device;
 use greta_infer::model::{Logits, Model};
@@ -223,24 +222,6 @@ pub fn long_prompts(found: &Found) {
         let rounds = recipe.format.name != "F32";
         assert_eq!(got != exact, rounds, "{place}: what is fast?");
     }
-}
-
-/// Tuning tries every layout of a model's products on the device, and its table is one that can be read.
-pub fn tuned(found: &Found) {
-    let (_, model) = open(recipes()[0]);
-    let options = SessionOptions {
-        context: 40,
-        chunk_rows: 40,
-        poison: false,
-        ..options(found)
-    };
-    let table = session(&model, &options).tune();
-    let table = table
-        .unwrap_or_else(|e| panic!("{e}"))
-        .expect("a GPU is tuned");
-    println!("{}", table.replace("\n\n", "\n"));
-    Tuning::parse(&found.info.arch, &table).unwrap_or_else(|e| panic!("{e}"));
-    assert!(table.contains("[[gemv]]"), "{table}");
 }
 
 pub fn memory_stays(found: &Found) {

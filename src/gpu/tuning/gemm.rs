@@ -39,7 +39,7 @@ impl Cols {
     pub fn of(cols: u32) -> Self {
         match cols {
             ..=2048 => Cols::Narrow,
-            ..=8192 => Cols::Middle,
+            2049..=8192 => Cols::Middle,
             _ => Cols::Wide,
         }
     }
