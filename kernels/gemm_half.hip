@@ -10,8 +10,15 @@
 //
 // One barrier a tile: after it, tile t is complete and all are done with tile t − 1, whose buffers are then filled.
 //
+// Then the sums go through LDS once more, so that four neighbours of a row are one thread's: they are scaled, gated or
+// added to, and stored as 16 bytes.
+//
 // Blocks that run together share columns: the tiles of all rows come first, so that a panel of weights is read from
 // memory once and x stays in the second-level cache.
+//
+// Where there are fewer tiles than the device has room for, the tuning table has smaller ones or lets `parts` blocks
+// share the K of each. Which of the two changes no bit of a sum, which is made in the order of K; parts are summed apart
+// and then added in their order.
 //
 // What a wave does for a tile of 128 × 128 × 32 on gfx942, from the code object, and what follows for an MI300X (304
 // units, 2.1 GHz, 1,307 TFLOP/s) if its vector instructions, at 4 cycles, never overlap with its own products, at 32, nor
@@ -20,14 +27,30 @@
 //   |                        | Q4_0 | Q4_K | Q8_0 | F16 | Q6_K |
 //   | v_mfma_f32_32x32x8_f16 |   16 |   16 |   16 |  16 |   16 |
 //   | ds_read_b128, ds_write_b128 | 8, 4 | 8, 4 | 8, 4 | 8, 4 | 8, 4 |
-//   | other vector ALU       |   50 |   60 |   47 |  29 |   70 |
-//   | TFLOP/s at least       |  940 |  890 |  956 | 1066 |  845 |
+//   | other vector ALU       |   48 |   58 |   45 |  27 |   68 |
+//   | TFLOP/s at least       |  950 |  899 |  967 | 1079 |  853 |
 //
-// On sm_90 a tile of 128 × 128 × 64 is 128 HMMA.16816 and 32 LDSM a warp, in a loop of 276 instructions for F16 and of
-// about 450 for the quantised types; 255 registers at most, so that two blocks share an SM.
+// What a warp does for tiles 64 deep on sm_90, from the code object:
+//
+//   |                          | 128 × 128 | 128 × 64 | 64 × 64 |
+//   | HMMA.16816, LDSM         |   128, 32 |   64, 24 |  32, 16 |
+//   | the loop, of F16         |       293 |      184 |     117 |
+//   | of Q4_0, of Q4_K         |  445, 547 | 244, 272 | 209, 234 |
+//   | registers at most        |       254 |      206 |     128 |
+//   | blocks an SM, by registers |       2 |        2 |       4 |
+//
+// What follows for Llama-2-7B's o, 4096 × 4096, and 512 rows on 132 SMs (predicted, not measured): 128 tiles of 128 × 128
+// are one block an SM, whose four warps wait for each other at each barrier with nobody to fill in. 256 tiles of 128 × 64
+// are two, at 1.5 times the loads of x and w for a product and 1.1 times the instructions of Q4_0. 256 halves of 128 × 128
+// are two with the large tile's loads, and write and read 16.8 MB of sums, which L2 holds: at 5 TB/s 7 µs of a launch of
+// 60.
+//
+// Gate and up in one launch store one f32 for two: of 512 rows by 11,008, 22.5 MB less are written here and as many less
+// read by whoever rounds them, 15 µs at 3 TB/s (predicted).
 //
 // What is rounded: x and w to 11 bits each. Rows past the live ones repeat the last, columns past N the last column, and
 // neither is stored. x is padded with zeros to 64 columns, so that weights past K only have to be numbers.
+#include "activation.h"
 #include "half.h"
 #include "sixteen.h"
 #include "step.h"
@@ -60,24 +83,60 @@ struct Product {
     u32 y_stride, n;
 };
 
-// Rows `row` … of f16 rows into a tile [ROWS][DEPTH], columns k0 …, as asynchronous copies (NVIDIA) or through registers.
-// `last` is the last row that there is, `end` the bytes of a row that may be read; past them are zeros.
+// block_x(), which the compiler does not take for the one it has.
+DEVICE u32 block_x_anew() {
+#if NVIDIA
+    u32 x;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    return x;
+#else
+    return block_x();
+#endif
+}
+
+// Columns of y that a tile computes, which are rows of weights: from `column` on, `n` in all, `stride` bytes apart. With
+// `up` each wave's are half of `w`'s and half of `up`'s, the same of both, so that it has gate and up of an element.
+template <u32 FN> struct Panel {
+    CONSTANT u32 HALF = FN * SPAN / 2;
+    static_assert(FN % 2 == 0, "a wave has as many columns of gate as of up");
+
+    const u8 *w, *up;
+    u32 stride, column, n;
+
+    // The row of weights for column c of the tile; past the last, the last.
+    DEVICE_MEMBER const u8* at(u32 c) const {
+        if (!up)
+            return row_of(w, stride, minimum(column + c, n - 1));
+        u32 r = c / (2 * HALF) * HALF + c % HALF;
+        return row_of(c / HALF % 2 ? up : w, stride, minimum(column + r, n - 1));
+    }
+};
+
+// Rows of f16 into a tile [ROWS][DEPTH], columns k0 …, as asynchronous copies (NVIDIA) or through registers. `at(r, b)` is
+// byte b of row r, `end` the bytes of a row that may be read; past them are zeros.
 template <u32 ROWS> struct Rows {
     CONSTANT u32 EACH = ROWS * PIECES_DEEP / THREADS_HALF;
     static_assert(EACH * THREADS_HALF == ROWS * PIECES_DEEP, "threads have whole pieces");
+    // A thread's pieces are so many rows apart, which leaves their permutation as it is.
+    CONSTANT u32 APART = THREADS_HALF / PIECES_DEEP;
+    static_assert(APART % 8 == 0, "a thread's pieces are permuted alike");
+
+    MEMBER u32 row() { return copied_row<PIECES_DEEP>(thread_x()); }
+    MEMBER u32 piece() { return copied_piece<PIECES_DEEP>(thread_x()); }
+    MEMBER f16* place_in(f16* tile, u32 i) {
+        return tile + 8 * (place<PIECES_DEEP>(row(), piece()) + i * APART * PIECES_DEEP);
+    }
 
 #if NVIDIA
-    MEMBER void copy(f16* tile, const u8* base, u32 stride, u32 row, u32 last, u32 k0, u32 end) {
+    template <class At> MEMBER void copy(f16* tile, At at, u32 k0, u32 end) {
+        u32 byte = (k0 + piece() * 8) * 2, live = byte < end ? 16 : 0;
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF;
-            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
-            u32 at = (k0 + piece * 8) * 2, live = at < end ? 16 : 0;
             // A copy of no bytes writes zeros; it is still given an address that exists.
-            const u8* from = row_of(base, stride, minimum(row + r, last)) + (live ? at : 0);
+            const u8* from = at(row() + i * APART, live ? byte : 0);
             asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                          :
-                         : "r"(shared_address(tile + 8 * place<PIECES_DEEP>(r, piece))),
+                         : "r"(shared_address(place_in(tile, i))),
                            "l"((const __attribute__((address_space(1))) void*)from), "r"(live)
                          : "memory");
         }
@@ -85,21 +144,15 @@ template <u32 ROWS> struct Rows {
 #else
     u32x4 held[EACH];
 
-    DEVICE_MEMBER void load(const u8* base, u32 stride, u32 row, u32 last, u32 k0) {
+    template <class At> DEVICE_MEMBER void load(At at, u32 k0) {
 #pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF;
-            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
-            held[i] = *(const u32x4*)(row_of(base, stride, minimum(row + r, last)) + (k0 + piece * 8) * 2);
-        }
+        for (u32 i = 0; i < EACH; i++)
+            held[i] = *(const u32x4*)at(row() + i * APART, (k0 + piece() * 8) * 2);
     }
     DEVICE_MEMBER void store(f16* tile) const {
 #pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            u32 index = thread_x() + i * THREADS_HALF;
-            u32 r = copied_row<PIECES_DEEP>(index), piece = copied_piece<PIECES_DEEP>(index);
-            *(u32x4*)(tile + 8 * place<PIECES_DEEP>(r, piece)) = held[i];
-        }
+        for (u32 i = 0; i < EACH; i++)
+            *(u32x4*)place_in(tile, i) = held[i];
     }
 #endif
 };
@@ -114,11 +167,11 @@ template <class W, u32 COLS> struct Columns {
     u32 k, row, first;
     Sixteen<W> held[EACH];
 
-    DEVICE_MEMBER void open(const u8* base, u32 stride, u32 column, u32 n, u32 k_) {
+    template <class P> DEVICE_MEMBER void open(const P& panel, u32 k_) {
         k = k_;
         row = expanded_row<STEPS, EACH>(thread_x());
         first = expanded_sixteen<STEPS, EACH>(thread_x(), 0);
-        w = row_of(base, stride, minimum(column + row, n - 1));
+        w = panel.at(row);
         planes = {};
         if constexpr (!W::FLOAT)
             planes = W::planes((k + 31) / 32);
@@ -158,29 +211,142 @@ template <class W, u32 COLS> struct Columns {
     }
 };
 
-// Sums that neighbour each other in a lane's columns, and are stored together.
-CONSTANT u32 TOGETHER = NVIDIA_ONLY(2, 1);
+// What the blocks of a tile that share its K leave each other.
+struct Shares {
+    f32x4* sums;
+    u32* tickets;
+    // So many blocks, each with so many tiles along K, the last with what is left.
+    u32 parts, tiles;
+};
 
-// Element e of the sums, and on NVIDIA the next, to columns `col` … of a row of n; `col` is even there.
-DEVICE void put_sums(const Sums& sums, u32 e, f32 factor, f32* y, const f32* residual, u32 col, u32 n) {
+// What becomes of sums.
+struct Finish {
+    const u8* x;
+    u32 x_stride, k, live;
+    const f32* residual;
+    u32 res_stride, gate;
+    // What the weights have been multiplied by, to take back.
+    f32 down;
+};
+
+// A tile's sums on their way from the registers that products leave them in to rows of y: through LDS, PASS of each wave's
+// FM · SPAN rows at a time, so that a thread has four neighbouring columns, and of gate and up the same.
+template <u32 FM, u32 FN> struct SumTile {
+    CONSTANT u32 COLS = 2 * FN * SPAN;
+    CONSTANT u32 HALF = FN * SPAN / 2;
+    // AMD's tiles of operands leave no room for more.
+    CONSTANT u32 PASSES = NVIDIA_ONLY(1, FM > 1 ? 2 : 1);
+    CONSTANT u32 EACH = FM / PASSES;
+    CONSTANT u32 ROWS = 2 * EACH * SPAN;
+    // Rows that lanes write at once fall on different banks: four on NVIDIA, two on RDNA3, on CDNA a part of one.
+    CONSTANT u32 STRIDE = COLS + NVIDIA_ONLY(8, RDNA_ONLY(16, 0));
+    CONSTANT u32 FOURS = ROWS * COLS / 4;
+
+    MEMBER f32* at(u32 row, u32 col) { return (f32*)staged + row * STRIDE + col; }
+    // Four neighbours, the `q`-th of all.
+    MEMBER f32x4& four(u32 q) { return *(f32x4*)at(q / (COLS / 4), q % (COLS / 4) * 4); }
+
+    // The sums of pass `pass`; everyone is done with what lay in LDS, and they are complete for all on return.
+    MEMBER void put(const Sums (&sums)[FM][FN], u32 pass) {
+        u32 lane = thread_x() % WAVE, wave = thread_x() / WAVE;
+        u32 row = wave / 2 * (EACH * SPAN), col = wave % 2 * (FN * SPAN);
+        barrier();
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++)
+#pragma unroll
+            for (u32 j = 0; j < FN; j++)
+#pragma unroll
+                for (u32 e = 0; e < SUMS; e += NVIDIA_ONLY(2, 1)) {
+                    f32* to = at(row + i * SPAN + sum_row(lane, e), col + j * SPAN + sum_col(lane, e));
+                    const Sums& from = sums[pass * EACH + i][j];
 #if NVIDIA
-    typedef f32 f32x2 __attribute__((ext_vector_type(2)));
-    if (col + 1 < n) {
-        f32x2 v = {sums[e] * factor, sums[e + 1] * factor};
-        if (residual)
-            v += *(const f32x2*)(residual + col);
-        *(f32x2*)(y + col) = v;
-        return;
-    }
+                    *(f32x2*)to = f32x2{from[e], from[e + 1]};
+#else
+                    *to = from[e];
 #endif
-    if (col < n)
-        y[col] = sums[e] * factor + (residual ? residual[col] : 0.0f);
+                }
+        barrier();
+    }
+
+    // Sums that are in LDS, those of pass `pass`, to the live ones of rows row0 … and the panel's columns.
+    MEMBER void finish(u32 pass, const Finish& f, const Product& p, u32 row0, u32 column) {
+        // Fours of a row of y.
+        constexpr u32 WIDE = COLS / 4;
+        u32 narrow = f.gate ? 1 : 0;
+        for (u32 q = thread_x(); q < FOURS >> narrow; q += THREADS_HALF) {
+            u32 row = q / (WIDE >> 1) >> (1 - narrow), c = (q & ((WIDE >> narrow) - 1)) * 4;
+            u32 r = row0 + row / (EACH * SPAN) * (FM * SPAN) + pass * (EACH * SPAN) + row % (EACH * SPAN);
+            u32 col = column + c;
+            if (r >= f.live || col >= p.n)
+                continue;
+            f32 factor = *half_factor((const f16*)row_of(f.x, f.x_stride, r), f.k) * f.down;
+            f32x4 v;
+            if (f.gate) {
+                const f32* from = at(row, c / HALF * (2 * HALF) + c % HALF);
+                v = *(const f32x4*)from * factor;
+                f32x4 up = *(const f32x4*)(from + HALF) * factor;
+                for (u32 i = 0; i < 4; i++)
+                    v[i] = activated(v[i], f.gate - 1) * up[i];
+            } else {
+                v = *(const f32x4*)at(row, c) * factor;
+            }
+            if (f.residual)
+                v += load4(row_of(f.residual, f.res_stride, r), col, p.n);
+            store4(row_of(p.y, p.y_stride, r), col, p.n, v);
+        }
+    }
+};
+
+// Brings the sums of all blocks of a tile together, added in the order of K, and finishes them. Whichever block takes the
+// tile's last ticket has them all; the others are done. Coherence is as at the head of attention_step.hip.
+template <u32 FM, u32 FN>
+DEVICE void finish_shared(const Sums (&sums)[FM][FN], const Shares& shares, const Finish& finish, const Product& p, u32 row0,
+                          u32 column) {
+    typedef SumTile<FM, FN> Tile;
+    constexpr u32 ALL = Tile::PASSES * Tile::FOURS;
+    f32x4* first = shares.sums + (u64)block_x() * shares.parts * ALL;
+#pragma unroll
+    for (u32 pass = 0; pass < Tile::PASSES; pass++) {
+        Tile::put(sums, pass);
+        f32x4* mine = first + block_y() * ALL + pass * Tile::FOURS;
+#pragma unroll 4
+        for (u32 q = thread_x(); q < Tile::FOURS; q += THREADS_HALF)
+            mine[q] = Tile::four(q);
+    }
+    publish();
+    // Every thread has published, and is done with LDS.
+    barrier();
+    u32* ticket = (u32*)staged;
+    if (thread_x() == 0)
+        *ticket = take_ticket(shares.tickets + block_x());
+    barrier();
+    // The whole block leaves.
+    if (*ticket != shares.parts - 1)
+        return;
+    if (thread_x() == 0)
+        put_back(shares.tickets + block_x());
+    refresh();
+    for (u32 pass = 0; pass < Tile::PASSES; pass++) {
+        // Everyone has read the ticket, or finished the pass before.
+        barrier();
+#pragma unroll 2
+        for (u32 q = thread_x(); q < Tile::FOURS; q += THREADS_HALF) {
+            f32x4 sum = 0.0f;
+            for (u32 part = 0; part < shares.parts; part++)
+                sum += first[part * ALL + pass * Tile::FOURS + q];
+            Tile::four(q) = sum;
+        }
+        // All are complete.
+        barrier();
+        Tile::finish(pass, finish, p, row0, column);
+    }
 }
 
-// The tile of rows `row0` … and columns `column0` … by the block's threads, which all have these.
+// The block's tiles along K of x from row `row0` on times the panel's columns, by all of its threads; past the last live
+// row, the last.
 template <class W, u32 FM, u32 FN>
-DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stride, const f32* residual, u32 res_stride,
-                         u32 k, u32 live, u32 row0, u32 column0) {
+DEVICE void multiply_tile(Sums (&sums)[FM][FN], const u8* x, u32 x_stride, u32 k, u32 row0, u32 live, const Panel<FN>& panel,
+                          const Shares& shares) {
     constexpr u32 BM = 2 * FM * SPAN, BN = 2 * FN * SPAN;
     // Weights that are copied as they are.
     constexpr bool COPIED = NVIDIA_ONLY(W::FLOAT && UP<W> == 1.0f, false);
@@ -191,46 +357,50 @@ DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stri
     f16* w_tiles = x_tiles + STAGES * BM * DEPTH;
     u32 lane = thread_x() % WAVE, wave = thread_x() / WAVE;
     u32 m_at = wave / 2 * (FM * SPAN), n_at = wave % 2 * (FN * SPAN);
-    u32 tiles = (k + DEPTH - 1) / DEPTH;
+    // The block's tiles along K.
+    u32 from = block_y() * shares.tiles, to = minimum(from + shares.tiles, (k + DEPTH - 1) / DEPTH);
+    // One register a row: x is shorter than 4 GiB, which weights need not be.
+    auto x_at = [&](u32 r, u32 byte) { return x + (minimum(row0 + r, live - 1) * x_stride + byte); };
 
-    Sums sums[FM][FN] = {};
     Columns<W, BN> columns;
     if constexpr (!COPIED)
-        columns.open(p.w, w_stride, column0, p.n, k);
+        columns.open(panel, k);
 
+    u32 second = minimum(from + 1, to - 1);
 #if NVIDIA
     u32 x_end = half_columns(k) * 2, w_end = (k * 2 + 15) & ~15u;
+    auto w_at = [&](u32 c, u32 byte) { return panel.at(c) + byte; };
     auto fetch = [&](u32 t) {
-        if (t < tiles) {
-            Rows<BM>::copy(x_tiles + t % STAGES * (BM * DEPTH), x, x_stride, row0, live - 1, t * DEPTH, x_end);
+        if (t < to) {
+            Rows<BM>::copy(x_tiles + t % STAGES * (BM * DEPTH), x_at, t * DEPTH, x_end);
             if constexpr (COPIED)
-                Rows<BN>::copy(w_tiles + t % STAGES * (BN * DEPTH), p.w, w_stride, column0, p.n - 1, t * DEPTH, w_end);
+                Rows<BN>::copy(w_tiles + t % STAGES * (BN * DEPTH), w_at, t * DEPTH, w_end);
         }
         // A group a tile, also where there is none, so that counting groups is counting tiles.
         asm volatile("cp.async.commit_group;" ::: "memory");
     };
 #pragma unroll
     for (u32 t = 0; t < STAGES - 1; t++)
-        fetch(t);
+        fetch(from + t);
 #else
     Rows<BM> held;
-    held.load(x, x_stride, row0, live - 1, 0);
-    held.store(x_tiles);
-    held.load(x, x_stride, row0, live - 1, tiles > 1 ? DEPTH : 0);
+    held.load(x_at, from * DEPTH);
+    held.store(x_tiles + from % STAGES * (BM * DEPTH));
+    held.load(x_at, second * DEPTH);
 #endif
     if constexpr (!COPIED) {
 #pragma unroll
         for (u32 part = 0; part < Columns<W, BN>::EACH; part++)
-            columns.load(0, part);
+            columns.load(from, part);
 #pragma unroll
         for (u32 part = 0; part < Columns<W, BN>::EACH; part++)
-            columns.store(w_tiles, part);
+            columns.store(w_tiles + from % W_BUFFERS * (BN * DEPTH), part);
 #pragma unroll
         for (u32 part = 0; part < Columns<W, BN>::EACH; part++)
-            columns.load(tiles > 1 ? 1 : 0, part);
+            columns.load(second, part);
     }
 
-    for (u32 t = 0; t < tiles; t++) {
+    for (u32 t = from; t < to; t++) {
 #if NVIDIA
         // All but the newest STAGES − 2 groups have arrived, tile t among them.
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
@@ -241,7 +411,7 @@ DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stri
         const f16* w_tile = w_tiles + t % W_BUFFERS * (BN * DEPTH);
         // Past the last tile the last is loaded and stored again, for nobody.
         f16* w_next = w_tiles + (t + 1) % W_BUFFERS * (BN * DEPTH);
-        u32 ahead = minimum(t + 2, tiles - 1);
+        u32 ahead = minimum(t + 2, to - 1);
         Left a[LEFTS][FM];
         Right b[RIGHTS][FN];
         auto load_left = [&](u32 s) {
@@ -285,67 +455,91 @@ DEVICE void tile_product(const u8* x, u32 x_stride, const Product& p, u32 w_stri
         }
 #if !NVIDIA
         held.store(x_tiles + (t + 1) % STAGES * (BM * DEPTH));
-        held.load(x, x_stride, row0, live - 1, ahead * DEPTH);
+        held.load(x_at, ahead * DEPTH);
 #endif
     }
-
-#pragma unroll
-    for (u32 i = 0; i < FM; i++) {
-        f32 factor[SUMS];
-#pragma unroll
-        for (u32 e = 0; e < SUMS; e++) {
-            u32 r = minimum(row0 + m_at + i * SPAN + sum_row(lane, e), live - 1);
-            factor[e] = *half_factor((const f16*)row_of(x, x_stride, r), k) * (1.0f / UP<W>);
-        }
-#pragma unroll
-        for (u32 j = 0; j < FN; j++)
-#pragma unroll
-            for (u32 e = 0; e < SUMS; e += TOGETHER) {
-                u32 r = row0 + m_at + i * SPAN + sum_row(lane, e), col = column0 + n_at + j * SPAN + sum_col(lane, e);
-                if (r < live)
-                    put_sums(sums[i][j], e, factor[e], row_of(p.y, p.y_stride, r),
-                             residual ? row_of(residual, res_stride, r) : nullptr, col, p.n);
-            }
-    }
 }
 
-// Block block_x of threads; see above. `k` is a multiple of 32 for quantised types; rows of floats are padded to 16 bytes.
+// What block `block` of a row of blocks makes: see above for their order.
+template <u32 FM, u32 FN> struct Place {
+    CONSTANT u32 BM = 2 * FM * SPAN, BN = 2 * FN * SPAN;
+
+    u32 row0;
+    Product p;
+    Panel<FN> panel;
+    const f32* residual;
+
+    MEMBER Place of(u32 block, const Product (&products)[3], u32 w_stride, const f32* residual, u32 rows, u32 gate) {
+        Place place;
+        u32 row_tiles = (rows + BM - 1) / BM, column_tile = block / row_tiles;
+        place.row0 = block % row_tiles * BM;
+        place.p = products[0];
+#pragma unroll
+        for (u32 i = 1; i < 3; i++) {
+            u32 before = (place.p.n + BN - 1) / BN;
+            if (gate || column_tile < before)
+                break;
+            column_tile -= before;
+            place.p = products[i];
+            residual = nullptr;
+        }
+        place.residual = residual;
+        place.panel = {place.p.w, gate ? products[1].w : nullptr, w_stride, column_tile * (gate ? BN / 2 : BN), place.p.n};
+        return place;
+    }
+};
+
+// Block (block_x, block_y) of threads; see above. `k` is a multiple of 32 for quantised types; rows of floats are padded to
+// 16 bytes.
 template <class W, u32 FM, u32 FN>
 DEVICE void gemm_half(const Step* step, const u8* x, u32 x_stride, const Product (&products)[3], u32 w_stride,
-                      const f32* residual, u32 res_stride, u32 k, u32 rows) {
-    constexpr u32 BM = 2 * FM * SPAN, BN = 2 * FN * SPAN;
-    u32 row_tiles = (rows + BM - 1) / BM, row0 = block_x() % row_tiles * BM, column_tile = block_x() / row_tiles;
-    u32 live = live_rows(step, rows);
-    // The whole block leaves, before its barriers.
-    if (row0 >= live)
-        return;
-    Product p = products[0];
-#pragma unroll
-    for (u32 i = 1; i < 3; i++) {
-        u32 before = (p.n + BN - 1) / BN;
-        if (column_tile < before)
-            break;
-        column_tile -= before;
-        p = products[i];
-        residual = nullptr;
+                      const f32* residual, u32 res_stride, u32 k, u32 rows, u32 gate, const Shares& shares) {
+    typedef SumTile<FM, FN> Tile;
+    Sums sums[FM][FN] = {};
+    {
+        auto place = Place<FM, FN>::of(block_x(), products, w_stride, residual, rows, gate);
+        u32 live = live_rows(step, rows);
+        // The whole block leaves, before its barriers.
+        if (place.row0 >= live)
+            return;
+        multiply_tile<W>(sums, x, x_stride, k, place.row0, live, place.panel, shares);
     }
-    tile_product<W, FM, FN>(x, x_stride, p, w_stride, residual, res_stride, k, live, row0, column_tile * BN);
+    // Worked out anew, so that no register holds it meanwhile.
+    auto place = Place<FM, FN>::of(block_x_anew(), products, w_stride, residual, rows, gate);
+    Finish finish = {x, x_stride, k, live_rows(step, rows), place.residual, res_stride, gate, 1.0f / UP<W>};
+    if (shares.parts > 1)
+        return finish_shared(sums, shares, finish, place.p, place.row0, place.panel.column);
+#pragma unroll
+    for (u32 pass = 0; pass < Tile::PASSES; pass++) {
+        Tile::put(sums, pass);
+        Tile::finish(pass, finish, place.p, place.row0, place.panel.column);
+    }
 }
 
-// `residual`, where there is one, is added to the first product.
+// `residual`, where there is one, is added to the first product. With `gate` the first two are gate and up, and y of the
+// first is activation(gate) · up.
 #define HALF_KERNEL(name, Type, FM, FN)                                                                                \
-    GLOBAL THREADS_AT_MOST(THREADS_HALF) void name(                                                                    \
+    GLOBAL THREADS_AND_BLOCKS(THREADS_HALF, FM * FN > 4 ? 2 : 4) void name(                                                                  \
         const Step* step, const u8* x, u32 x_stride, const u8* w0, f32* y0, u32 y0_stride, u32 n0, const u8* w1,       \
         f32* y1, u32 y1_stride, u32 n1, const u8* w2, f32* y2, u32 y2_stride, u32 n2, u32 w_stride,                    \
-        const f32* residual, u32 res_stride, u32 k, u32 rows) {                                                        \
+        const f32* residual, u32 res_stride, u32 k, u32 rows, u32 gate, f32x4* sums, u32* tickets, u32 parts,          \
+        u32 part_tiles) {                                                                                              \
         const Product products[3] = {{w0, y0, y0_stride, n0}, {w1, y1, y1_stride, n1}, {w2, y2, y2_stride, n2}};       \
-        gemm_half<Type, FM, FN>(step, x, x_stride, products, w_stride, residual, res_stride, k, rows);                 \
+        const Shares shares = {sums, tickets, parts, part_tiles};                                                      \
+        gemm_half<Type, FM, FN>(step, x, x_stride, products, w_stride, residual, res_stride, k, rows, gate, shares);   \
     }
-// 128 × 128, or 128 × 64 on RDNA3, whose registers hold no more sums; and for few tiles 64 × 64, or 64 × 128 where a
-// product is 32 wide. src/gpu/geometry.rs has the same sizes.
+// By rows and columns of their tiles: src/gpu/geometry.rs has the same. RDNA3's registers hold no more sums than those of
+// 128 × 64. Where a product is 32 wide, threads have whole sixteens of 128 columns only.
+#define HALF_TILE(rows, cols, name, Type)                                                                              \
+    HALF_KERNEL(gemm_half_##rows##x##cols##_##name, Type, rows / 2 / SPAN, cols / 2 / SPAN)
+#if CDNA
+#define HALF_KERNELS(name, Type) HALF_TILE(128, 128, name, Type) HALF_TILE(64, 128, name, Type)
+#elif RDNA
+#define HALF_KERNELS(name, Type) HALF_TILE(128, 64, name, Type) HALF_TILE(64, 64, name, Type)
+#else
 #define HALF_KERNELS(name, Type)                                                                                       \
-    HALF_KERNEL(gemm_half_##name, Type, 64 / SPAN, RDNA_ONLY(2, 64 / SPAN))                                            \
-    HALF_KERNEL(gemm_half_small_##name, Type, 32 / SPAN, 2)
+    HALF_TILE(128, 128, name, Type) HALF_TILE(128, 64, name, Type) HALF_TILE(64, 64, name, Type)
+#endif
 EACH_QUANTIZED(HALF_KERNELS)
 HALF_KERNELS(f16, F16)
 HALF_KERNELS(bf16, BF16)

@@ -22,6 +22,10 @@ const TESTS: &[gpu::runner::Test<Found>] = &[
     ("weights_arrive_in_several_turns", gpu::weights::turns),
     ("every_launch_of_a_step_agrees", gpu::twins::steps),
     ("every_launch_of_a_chunk_agrees", gpu::twins::chunks),
+    (
+        "products_whose_k_is_shared_agree",
+        gpu::twins::shared_products,
+    ),
     ("every_launch_of_a_family_agrees", gpu::twins::families),
     (
         "logits_of_families_are_those_of_transformers",

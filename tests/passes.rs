@@ -35,11 +35,7 @@ fn check(rng: &mut Rng, graph: &Graph<'_>, rows: usize, context: usize, what: &s
     let gpu = rng.below(2) == 0;
     let options = Options {
         attention_split,
-        gates: if gpu {
-            Gates::OneRowOneType
-        } else {
-            Gates::Any
-        },
+        gates: if gpu { Gates::OneType } else { Gates::Any },
         gated_quantizes: rng.below(2) == 0,
         norm_cols: if gpu { 1 << rng.below(8) } else { 0 },
         attention_blocks: gpu.then(|| 1 + rng.below(20) as u32),

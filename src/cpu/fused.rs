@@ -12,10 +12,41 @@ use super::team::Worker;
 use super::{kv, norm, rope};
 use crate::graph::{Heads, RopeStyle};
 
-/// The products of one row that is normalised first.
+/// The products of rows that something is done to first.
 pub enum Product {
     Gemm(Gemm),
     Gated(Gated),
+}
+
+impl Product {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Product::Gemm(_) => "gemm",
+            Product::Gated(_) => "gated_gemm",
+        }
+    }
+
+    /// What its kernels ask for.
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            Product::Gemm(gemm) => gemm.scratch_bytes(),
+            Product::Gated(gated) => gated.scratch_bytes(),
+        }
+    }
+
+    /// This worker's share, over `rows` live rows of `input`.
+    ///
+    /// # Safety
+    /// As [`Gemm::run_on`].
+    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Product::Gemm(gemm) => gemm.run_on(input, worker, rows, scratch),
+                Product::Gated(gated) => gated.run_on(input, worker, rows, scratch),
+            }
+        }
+    }
 }
 
 /// A norm and the products that read it. Every thread normalises the row for itself.
@@ -26,8 +57,6 @@ pub struct Normed {
     pub eps: f32,
     pub quantise: bool,
     pub product: Product,
-    /// What the product's kernels ask for.
-    pub product_scratch_bytes: usize,
 }
 
 impl Normed {
@@ -38,7 +67,7 @@ impl Normed {
 
     /// The product's scratch, the row, and the row as integers.
     pub fn scratch_bytes(&self) -> usize {
-        let product = self.product_scratch_bytes.next_multiple_of(64);
+        let product = self.product.scratch_bytes().next_multiple_of(64);
         product + self.row_bytes() + activation::row_bytes(self.x.cols)
     }
 
@@ -51,7 +80,7 @@ impl Normed {
         let x = unsafe {
             let row = scratch
                 .kernel
-                .add(self.product_scratch_bytes.next_multiple_of(64));
+                .add(self.product.scratch_bytes().next_multiple_of(64));
             let integers = row.add(self.row_bytes());
             let (x, weight, n) = (self.x.f32(0), self.weight.as_ptr(), self.x.cols);
             norm::rms_norm(self.isa, x, weight, self.eps, row.cast(), n);
@@ -65,12 +94,7 @@ impl Normed {
         };
         let input = Input { x, stride: 0 };
         // SAFETY: the caller's promise, and the input is a row as the kernels were chosen for.
-        unsafe {
-            match &self.product {
-                Product::Gemm(gemm) => gemm.run_on(input, worker, 1, scratch),
-                Product::Gated(gated) => gated.run_on(input, worker, 1, scratch),
-            }
-        }
+        unsafe { self.product.run_on(input, worker, 1, scratch) }
     }
 }
 

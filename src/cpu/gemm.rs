@@ -201,6 +201,12 @@ impl Gemm {
 }
 
 impl Gated {
+    /// Bytes of scratch that its kernels need.
+    pub fn scratch_bytes(&self) -> usize {
+        let (gate, up) = (self.gate.kernel, self.up.kernel);
+        gate.scratch_bytes.max(up.scratch_bytes)
+    }
+
     /// This worker's share of the units, over `rows` live rows.
     ///
     /// # Safety

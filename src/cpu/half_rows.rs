@@ -6,7 +6,8 @@
 
 use super::CpuError;
 use super::activation::quantise_row;
-use super::gemm::{Gemm, Input, Scratch};
+use super::fused::Product;
+use super::gemm::{Input, Scratch};
 use super::isa::Isa;
 use super::resolve::{Buffers, resolve_plain};
 use super::task::{Rows, Task};
@@ -87,7 +88,7 @@ impl Rounded {
 /// A product of rows that are widened first.
 pub struct Widened {
     isa: Isa,
-    gemm: Gemm,
+    product: Product,
     x: Rows,
     /// What its kernels take.
     element: Element,
@@ -96,13 +97,17 @@ pub struct Widened {
 }
 
 impl Widened {
+    pub fn name(&self) -> &'static str {
+        self.product.name()
+    }
+
     /// Bytes of the widened rows and one row of f32, before the kernels' scratch.
     fn held_bytes(&self) -> usize {
         self.rows * self.row_bytes + Element::F32.row_bytes(self.x.cols as u32)
     }
 
     pub fn scratch_bytes(&self) -> usize {
-        self.held_bytes() + self.gemm.scratch_bytes()
+        self.held_bytes() + self.product.scratch_bytes()
     }
 
     /// # Safety
@@ -133,7 +138,7 @@ impl Widened {
                 x: held,
                 stride: self.row_bytes,
             };
-            self.gemm.run_on(input, worker, rows, scratch);
+            self.product.run_on(input, worker, rows, scratch);
         }
     }
 }
@@ -145,7 +150,9 @@ pub(super) fn resolve(
     buffers: &Buffers<'_>,
 ) -> Result<Task, CpuError> {
     let is_half = |slot: &Slot| slot.element == Element::F16;
-    if let (Op::Gemm { .. }, Some(x)) = (launch.op, launch.inputs.first().filter(|s| is_half(s))) {
+    if let Op::Gemm { .. } | Op::GatedGemm(_) = launch.op
+        && let Some(x) = launch.inputs.first().filter(|s| is_half(s))
+    {
         return widened(program, launch, buffers, x);
     }
     let slot = launch.outputs[0];
@@ -198,12 +205,14 @@ fn widened(
         true => Element::F32,
         false => Element::Q15A,
     };
-    let Task::Gemm(gemm) = resolve_plain(program, launch, buffers)? else {
-        unreachable!("a gemm is resolved to one");
+    let product = match resolve_plain(program, launch, buffers)? {
+        Task::Gemm(gemm) => Product::Gemm(gemm),
+        Task::Gated(gated) => Product::Gated(gated),
+        other => unreachable!("{} is no product", other.name()),
     };
     Ok(Task::Widened(Widened {
         isa: buffers.shared.isa,
-        gemm,
+        product,
         x: buffers.rows(x),
         element,
         row_bytes: element.row_bytes(x.cols),

@@ -388,12 +388,11 @@ fn normed(
     eps: f32,
     product: Product,
 ) -> Normed {
-    let segments: Vec<&Segment> = match &product {
-        Product::Gemm(gemm) => gemm.segments.iter().collect(),
-        Product::Gated(gated) => vec![&gated.gate, &gated.up],
+    let first = match &product {
+        Product::Gemm(gemm) => &gemm.segments[0],
+        Product::Gated(gated) => &gated.gate,
     };
-    let quantise = !segments[0].matrix.dtype.is_float();
-    let product_scratch_bytes = segments.iter().map(|s| s.kernel.scratch_bytes).max();
+    let quantise = !first.matrix.dtype.is_float();
     let (norm, shared) = (launch.weights[launch.weights.len() - 1], buffers.shared);
     Normed {
         isa: shared.isa,
@@ -401,7 +400,6 @@ fn normed(
         weight: shared.weights.vector(program, norm).into(),
         eps,
         quantise,
-        product_scratch_bytes: product_scratch_bytes.unwrap_or(0),
         product,
     }
 }

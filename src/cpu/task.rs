@@ -271,7 +271,7 @@ impl Task {
             Task::Quantize { .. } => "quantize",
             Task::LastRow { .. } => "last_row",
             Task::Rounded(rounded) => rounded.inner.name(),
-            Task::Widened(_) => "gemm",
+            Task::Widened(widened) => widened.name(),
             Task::Sample { .. } => "sample",
         }
     }
@@ -280,11 +280,7 @@ impl Task {
     pub fn scratch_bytes(&self) -> usize {
         match self {
             Task::Gemm(gemm) => gemm.scratch_bytes(),
-            Task::Gated(gated) => gated
-                .gate
-                .kernel
-                .scratch_bytes
-                .max(gated.up.kernel.scratch_bytes),
+            Task::Gated(gated) => gated.scratch_bytes(),
             Task::Normed(normed) => normed.scratch_bytes(),
             Task::AttentionStep { attention, .. } => attention.scratch_bytes(),
             Task::Rounded(rounded) => rounded.inner.scratch_bytes(),

@@ -3,12 +3,14 @@
 //! Kernels read their block's shape from the launch, so every choice below can be made here, once,
 //! when a program is lowered. The kernels' own limits, which these functions respect:
 //!
-//! - `gemv` kernels: see `gemv.rs`.
+//! - `gemv` and `gemm_half` kernels: see `gemv.rs` and `half.rs`.
 //! - Blocks are whole waves, since shuffles name every lane.
 //! - The first dimension of a grid may be huge; the others stay below 65,536.
 
 pub use super::gemv::{GatedShape, GemvLaunch, GemvShape, STAGED_BYTES, gated_gemv, gemv};
-use crate::dtype::DType;
+pub use super::half::{
+    HalfChoice, HalfLaunch, HalfShape, HalfTile, gemm_half, half_launch, half_tiles,
+};
 use crate::hip::{DeviceInfo, Platform};
 
 /// A launch, without its arguments.
@@ -160,58 +162,6 @@ pub fn rope_append(heads: u32, kv_heads: u32, head_size: u32, rows: u32) -> Geom
 /// `gemm_<type>`: y `[rows, n]`, a block a tile.
 pub fn gemm(n: u32, rows: u32) -> Geometry {
     along(n.div_ceil(GEMM_TILE), rows.div_ceil(GEMM_TILE), THREADS)
-}
-
-/// Rows and columns of y that a `gemm_half` block computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HalfTile {
-    pub rows: u32,
-    pub cols: u32,
-    /// Whether it is the small one, which another kernel is for.
-    pub small: bool,
-}
-
-/// The tile for matrices of `n` rows and `rows` rows of activations: the large one, which does twice
-/// the work for a load, unless it leaves more than a quarter of the device idle or its rows empty.
-pub fn half_tile(n: [u32; 3], rows: u32, machine: Machine) -> HalfTile {
-    let (large, small) = match machine {
-        Machine::Cdna => ((128, 128), (64, 128)),
-        Machine::Rdna => ((128, 64), (64, 64)),
-        Machine::Nvidia => ((128, 128), (64, 64)),
-    };
-    let tile = |(rows, cols), small| HalfTile { rows, cols, small };
-    let (large, small) = (tile(large, false), tile(small, true));
-    let blocks: u32 = n.iter().map(|n| n.div_ceil(large.cols)).sum();
-    let busy = 4 * blocks * rows.div_ceil(large.rows) >= 3 * machine.compute_units();
-    if rows > small.rows && busy {
-        large
-    } else {
-        small
-    }
-}
-
-/// `gemm_half_<type>` and `gemm_half_small_<type>`: the tiles of up to three matrices of one type.
-pub fn gemm_half(
-    dtype: DType,
-    n: [u32; 3],
-    rows: u32,
-    tile: HalfTile,
-    machine: Machine,
-) -> Geometry {
-    // Columns of a tile in LDS, tiles of x and of the weights (`kernels/gemm_half.hip`): where f16
-    // weights are copied as they are, they have as many tiles as x.
-    let (depth, x_tiles) = match machine {
-        Machine::Nvidia => (64, 3),
-        Machine::Cdna | Machine::Rdna => (32, 2),
-    };
-    let copied = machine == Machine::Nvidia && dtype == DType::F16;
-    let w_tiles = if copied { x_tiles } else { 2 };
-    let blocks: u32 = n.iter().map(|n| n.div_ceil(tile.cols)).sum();
-    Geometry {
-        grid: [(blocks * rows.div_ceil(tile.rows)).max(1), 1, 1],
-        block: [4 * machine.wave(), 1, 1],
-        lds_bytes: 2 * depth * (x_tiles * tile.rows + w_tiles * tile.cols),
-    }
 }
 
 /// `round_rows`, `rms_norm_half` and `gated_mul_half`: a block a row.

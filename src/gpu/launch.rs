@@ -1,6 +1,6 @@
 //! Kernel launches as data.
 
-use super::tuning::{Class, Kind};
+use super::tuning::{Class, GemmKey, Kind};
 use crate::dtype::DType;
 use crate::graph::{StateId, ValueId, WeightId};
 use crate::program::{Launch, Slot};
@@ -53,8 +53,10 @@ pub enum Arg {
     Step,
     /// The step in pinned host memory, as the device addresses it.
     HostStep,
-    /// A counter for each K/V head, all 0 between launches.
+    /// Counters, all 0 between launches: for each K/V head, or each tile whose K blocks share.
     Tickets,
+    /// Room for the sums that blocks which share a tile's K leave each other.
+    Sums,
     /// What links a step to the next.
     Link(Link),
     /// An operand that is not there.
@@ -62,6 +64,33 @@ pub enum Arg {
     U32(u32),
     F32(f32),
     F64(f64),
+}
+
+/// What the tuning table looked a layout up by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tuned {
+    Gemv(Kind, DType, Class),
+    Gemm(GemmKey),
+}
+
+/// What a launch uses of what all launches share, and leaves as it found it or to nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// [`Arg::Tickets`].
+    pub tickets: usize,
+    /// Bytes of [`Arg::Sums`].
+    pub sums_bytes: usize,
+}
+
+impl Shared {
+    /// What does for all of them.
+    pub fn of<'l>(launches: impl IntoIterator<Item = &'l KernelLaunch>) -> Self {
+        let launches = launches.into_iter();
+        launches.fold(Shared::default(), |most, launch| Shared {
+            tickets: most.tickets.max(launch.shared.tickets),
+            sums_bytes: most.sums_bytes.max(launch.shared.sums_bytes),
+        })
+    }
 }
 
 /// One kernel with everything but addresses.
@@ -74,8 +103,9 @@ pub struct KernelLaunch {
     /// Whether it may begin before its predecessors have finished, where the device can: the kernel
     /// waits for them itself.
     pub overlaps: bool,
-    /// What the tuning table looked its layout up by, where that has a say.
-    pub tuned: Option<(Kind, DType, Class)>,
+    /// Where the tuning table has a say.
+    pub tuned: Option<Tuned>,
+    pub shared: Shared,
     pub args: Vec<Arg>,
     /// The program's launch that this is a part of; `None` for the step's own copy.
     pub launch: Option<usize>,
@@ -101,6 +131,7 @@ impl fmt::Display for Arg {
             Arg::Step => f.write_str("step"),
             Arg::HostStep => f.write_str("host_step"),
             Arg::Tickets => f.write_str("tickets"),
+            Arg::Sums => f.write_str("sums"),
             Arg::Link(Link::Next) => f.write_str("next"),
             Arg::Link(Link::History) => f.write_str("history"),
             Arg::Link(Link::Rule) => f.write_str("rule"),
@@ -185,6 +216,10 @@ impl Args {
 
     pub fn tickets(&mut self) -> &mut Self {
         self.push(Arg::Tickets)
+    }
+
+    pub fn sums(&mut self) -> &mut Self {
+        self.push(Arg::Sums)
     }
 
     pub fn link(&mut self, link: Link) -> &mut Self {

@@ -11,7 +11,7 @@ mod product;
 
 use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry, Machine};
 use super::hardware::Hardware;
-use super::launch::{Arg, Args, Form, KernelLaunch, Link};
+use super::launch::{Arg, Args, Form, KernelLaunch, Link, Shared, Tuned};
 use super::overlap;
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
@@ -28,6 +28,15 @@ pub enum LowerError {
         section: Section,
         op: &'static str,
         head_size: u32,
+    },
+    #[error(
+        "{section}, {op}: {rows} rows of a prompt at a time; GPU kernels take {most} of this length"
+    )]
+    Rows {
+        section: Section,
+        op: &'static str,
+        rows: u32,
+        most: usize,
     },
     #[error("{section}, {op}: `{kernel}` takes no {kv_type} KV cache")]
     KvType {
@@ -63,7 +72,19 @@ pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>
     Ok(lower.out)
 }
 
+/// What 32 bits count: the rows that `gemm_half` reads.
+const X_BYTES_BELOW: usize = 1 << 32;
+
 fn check(launch: &Launch) -> Result<(), LowerError> {
+    let halves = launch.inputs.first().filter(|x| x.element == Element::F16);
+    if let Some(x) = halves.filter(|x| x.bytes() >= X_BYTES_BELOW) {
+        return Err(LowerError::Rows {
+            section: launch.section,
+            op: launch.op.name(),
+            rows: x.rows,
+            most: (X_BYTES_BELOW - 1) / x.row_bytes(),
+        });
+    }
     let (Op::Attention { heads, .. }
     | Op::AttentionSplit { heads, .. }
     | Op::AttentionStep { heads, .. }
@@ -99,6 +120,7 @@ impl Lower<'_> {
         self.out.push(KernelLaunch {
             overlaps: overlap::waits(&kernel),
             tuned: None,
+            shared: Shared::default(),
             kernel,
             grid,
             block,
@@ -112,7 +134,13 @@ impl Lower<'_> {
     fn push_tuned(&mut self, kernel: String, launch: GemvLaunch, args: Vec<Arg>) {
         self.push(kernel, launch.geometry, args);
         let pushed = self.out.last_mut().expect("it was just pushed");
-        pushed.tuned = Some(launch.key);
+        let (kind, dtype, class) = launch.key;
+        pushed.tuned = Some(Tuned::Gemv(kind, dtype, class));
+    }
+
+    /// What the launch that was pushed last uses of what all share.
+    fn shares(&mut self, shared: Shared) {
+        self.out.last_mut().expect("it was just pushed").shared = shared;
     }
 
     /// The first token of every part of the row, then one token of all.
@@ -213,6 +241,9 @@ impl Lower<'_> {
             Op::NormGemm { eps } => {
                 let norm = launch.weights.last().map(|&w| (w, eps));
                 self.gemvs(launch, norm);
+            }
+            Op::GatedGemm(activation) if input(0).element == Element::F16 => {
+                self.gated_gemm(launch, activation);
             }
             Op::GatedGemm(activation) => self.gated_gemv(launch, activation, None),
             Op::NormGatedGemm { eps, activation } => {
@@ -369,6 +400,10 @@ impl Lower<'_> {
                 let (kernel, geometry) =
                     geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
                 self.push(kernel.into(), geometry, args.0);
+                self.shares(Shared {
+                    tickets: heads.kv as usize,
+                    sums_bytes: 0,
+                });
             }
             Op::AttentionSplit {
                 heads,

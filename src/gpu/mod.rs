@@ -19,6 +19,7 @@ mod device;
 mod error;
 mod gemv;
 pub mod geometry;
+mod half;
 pub mod hardware;
 pub mod launch;
 pub mod lower;
@@ -51,6 +52,7 @@ use chain::Chain;
 use memory::Needs;
 use std::sync::Arc;
 use std::time::Instant;
+use tuning::Tuning;
 use weights::WeightLayout;
 
 /// What the recordings of one model share. Fields are dropped in order: code and memory before the
@@ -63,8 +65,9 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
-    /// [`Arg::Tickets`]. The recordings of a model never run at the same time, so one set serves all.
-    tickets: DeviceBuffer,
+    /// [`Arg::Tickets`] and [`Arg::Sums`]. The recordings of a model never run at the same time, so
+    /// one set serves all.
+    room: Room,
     chain: Chain,
     stream: Stream,
     hardware: Hardware,
@@ -73,6 +76,26 @@ struct Shared {
     info: DeviceInfo,
     description: String,
     device: Device,
+}
+
+/// What launches use of what all share.
+struct Room {
+    tickets: DeviceBuffer,
+    sums: DeviceBuffer,
+}
+
+impl Room {
+    fn new(device: &Device, stream: &Stream, shared: launch::Shared) -> Result<Self, GpuError> {
+        let tickets = DeviceBuffer::new(device, 4 * shared.tickets.max(1))?;
+        stream.fill(&tickets, 0)?;
+        let sums = DeviceBuffer::new(device, shared.sums_bytes.max(1))?;
+        Ok(Room { tickets, sums })
+    }
+
+    /// Whether it does for these.
+    fn holds(&self, shared: launch::Shared) -> bool {
+        4 * shared.tickets <= self.tickets.bytes() && shared.sums_bytes <= self.sums.bytes()
+    }
 }
 
 /// A model's memory on a GPU.
@@ -117,7 +140,8 @@ impl Gpu {
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
         let wave = hardware.machine.wave();
-        let needs = Needs::of(programs, &layout, wave);
+        let shared = launch::Shared::of(lowered.iter().flatten());
+        let needs = Needs::of(programs, &layout, shared, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -137,9 +161,7 @@ impl Gpu {
             .first()
             .map_or(Vec::new(), |p| memory::state_offsets(p).0);
         let overlap = setup.overlap && kernels::overlaps(&found.info.arch) && stream.overlaps();
-        let heads = programs.iter().flat_map(|p| &p.states).map(|s| s.kv_heads);
-        let tickets = buffer(4 * heads.max().unwrap_or(1) as usize)?;
-        stream.fill(&tickets, 0)?;
+        let room = Room::new(&device, &stream, shared)?;
         let begin = Instant::now();
         let file_bytes = upload::upload(
             &module,
@@ -161,7 +183,7 @@ impl Gpu {
             arena,
             states,
             state_offsets,
-            tickets,
+            room,
             chain,
             stream,
             hardware,
@@ -180,6 +202,16 @@ impl Gpu {
     /// Records one of the programs that [`Gpu::new`] allocated for.
     pub fn record(&self, program: Program) -> Result<Recording, GpuError> {
         let launches = lower(&program, &self.shared.hardware)?;
+        Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
+    }
+
+    /// The same, laid out by another table than the device's.
+    pub fn record_tuned(&self, program: Program, tuning: Tuning) -> Result<Recording, GpuError> {
+        let hardware = Hardware {
+            tuning,
+            ..self.shared.hardware.clone()
+        };
+        let launches = lower(&program, &hardware)?;
         Recording::new(Arc::clone(&self.shared), program, launches, self.poison)
     }
 

@@ -12,10 +12,10 @@
 //! [`Recording::fallback`] says why.
 
 use super::capture::{Captured, instantiate};
-use super::launch::KernelLaunch;
+use super::launch::{self, KernelLaunch};
 use super::memory::{STEP_HEAD_WORDS, step_bytes};
 use super::resolve::{Buffers, Resolved};
-use super::{GpuError, Shared};
+use super::{GpuError, Room, Shared};
 use crate::hip::{DeviceBuffer, Event, GraphExec, PinnedBuffer};
 use crate::program::{Program, Slot, Step};
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct Recording {
     /// What several rows are told, and where; one row shares the chain's.
     host_step: PinnedBuffer,
     _step: DeviceBuffer,
+    /// Where what all share is too small: a variant that tuning tries.
+    _room: Option<Room>,
     marks: [Event; MARKS],
     /// Marks set so far; mark `n` is the event `n % MARKS`.
     marked: u64,
@@ -69,6 +71,12 @@ impl Recording {
         let host_step = PinnedBuffer::new(device, bytes)?;
         let step = DeviceBuffer::new(device, bytes)?;
         let logits = PinnedBuffer::new(device, program.result.bytes())?;
+        let needed = launch::Shared::of(&launches);
+        let own = match shared.room.holds(needed) {
+            true => None,
+            false => Some(Room::new(device, &shared.stream, needed)?),
+        };
+        let room = own.as_ref().unwrap_or(&shared.room);
         let buffers = Buffers {
             shared: &shared,
             host_step: host_step.address(),
@@ -76,6 +84,8 @@ impl Recording {
                 1 => shared.chain.step.address(),
                 _ => step.address(),
             },
+            tickets: room.tickets.address(),
+            sums: room.sums.address(),
         };
         let mut resolved = launches
             .iter()
@@ -105,6 +115,7 @@ impl Recording {
             launches,
             host_step,
             _step: step,
+            _room: own,
             marks,
             marked: 0,
             logits,

@@ -13,6 +13,9 @@ pub struct Buffers<'b> {
     pub host_step: u64,
     /// The step on the device.
     pub step: u64,
+    /// [`Arg::Tickets`] and [`Arg::Sums`].
+    pub tickets: u64,
+    pub sums: u64,
 }
 
 /// A kernel with its addresses.
@@ -122,7 +125,8 @@ impl Buffers<'_> {
             Arg::State(id) => shared.states.address() + shared.state_offsets[id.index()] as u64,
             Arg::Step => self.step,
             Arg::HostStep => self.host_step,
-            Arg::Tickets => shared.tickets.address(),
+            Arg::Tickets => self.tickets,
+            Arg::Sums => self.sums,
             Arg::Link(link) => {
                 let chain = &shared.chain;
                 match link {

@@ -1,19 +1,20 @@
-//! Choosing how `gemv` launches are laid out, by timing a program's own launches on the device.
+//! Choosing how launches are laid out, by timing programs' own launches on the device.
 //!
-//! Each variant is a recording of the whole step with one choice for every launch. Launches are timed
+//! Each variant is a recording of a whole step with one choice for every launch. Launches are timed
 //! one by one, so that each kind, type and class has its own best; how much to ask L2 for ahead shows
 //! only between launches, and is chosen last by whole replays of what was best.
+//!
+//! A decode step has the `gemv` launches, prompts have the `gemm_half` ones. Those are compared with
+//! the rule that counts without a row, and get one where something else is quicker.
 
-use super::hardware::Hardware;
-use super::launch::KernelLaunch;
-use super::lower::lower;
+use super::half::{HalfChoice, half_tiles};
+use super::launch::{KernelLaunch, Tuned};
 use super::recording::Recording;
-use super::tuning::{Choice, Class, Kind, Row, Tuning};
+use super::tuning::{Choice, Class, GemmKey, GemmRow, Kind, Row, Tuning};
 use super::{Gpu, GpuError};
 use crate::dtype::DType;
 use crate::program::{Program, Step};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Steps of which each launch's shortest time counts.
@@ -36,15 +37,65 @@ const HINTS: &[u32] = &[0, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10];
 /// What is not better by this is noise, and stays as the general row has it.
 const GAIN: f64 = 0.02;
 
+/// Parts of K that are tried.
+const PARTS: &[u32] = &[1, 2, 3, 4, 8];
+
 /// Launches that are tuned together.
 type Key = (Kind, DType, Class);
-type Times = BTreeMap<String, (Key, f64)>;
+type Times = BTreeMap<String, (Tuned, f64)>;
 
 impl Gpu {
-    /// Times variants of `program`, which is one that [`Gpu::new`] allocated for, and gives the best
-    /// as a table.
-    pub fn tune(&self, program: &Program) -> Result<Tuning, GpuError> {
-        let before = &self.shared.hardware;
+    /// Times variants of a decode step and of chunks of prompts, which are programs that [`Gpu::new`]
+    /// allocated for, and gives the best as a table.
+    pub fn tune(&self, decode: &Program, prompts: &[&Program]) -> Result<Tuning, GpuError> {
+        let products = self.tune_products(prompts)?;
+        Ok(self.tune_step(decode)?.with_gemm(products))
+    }
+
+    /// Rows for what is quicker another way than by the rule.
+    fn tune_products(&self, prompts: &[&Program]) -> Result<Vec<GemmRow>, GpuError> {
+        let tiles = half_tiles(self.shared.hardware.machine).iter();
+        let choices = tiles.flat_map(|&tile| {
+            let choice = move |&parts| Some(HalfChoice { tile, parts });
+            PARTS.iter().map(choice)
+        });
+        let mut best: BTreeMap<String, (GemmKey, f64, Option<HalfChoice>)> = BTreeMap::new();
+        for choice in std::iter::once(None).chain(choices) {
+            for (name, (key, seconds)) in self.product_times(prompts, choice)? {
+                let Tuned::Gemm(key) = key else { continue };
+                let known = best.entry(name).or_insert((key, seconds, choice));
+                if seconds < known.1 * (1.0 - GAIN) {
+                    *known = (key, seconds, choice);
+                }
+            }
+        }
+        let rows = best.into_values();
+        let rows = rows.filter_map(|(key, _, choice)| Some(GemmRow::new(Some(key), choice?)));
+        Ok(rows.collect())
+    }
+
+    /// Seconds that the launches of each key take in all of these that have products of 16-bit floats,
+    /// laid out by rule or as chosen.
+    fn product_times(
+        &self,
+        prompts: &[&Program],
+        choice: Option<HalfChoice>,
+    ) -> Result<Times, GpuError> {
+        let rows = choice.map(|choice| GemmRow::new(None, choice));
+        let tuning = self.shared.hardware.tuning.clone();
+        let tuning = tuning.with_gemm(rows.into_iter().collect());
+        let mut sums = Times::new();
+        for &program in prompts.iter().filter(|program| program.is_half()) {
+            let mut recording = self.record_tuned(program.clone(), tuning.clone())?;
+            for (name, (key, seconds)) in times(&mut recording, program)? {
+                sums.entry(name).or_insert((key, 0.0)).1 += seconds;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The table of a decode step.
+    fn tune_step(&self, program: &Program) -> Result<Tuning, GpuError> {
         let general = |threads, blocks| Choice {
             lanes: 0,
             threads,
@@ -54,8 +105,12 @@ impl Gpu {
         let mut best: BTreeMap<String, (Key, f64, Choice)> = BTreeMap::new();
         for &(threads, blocks) in SHAPES {
             let choice = general(threads, blocks);
-            let mut recording = self.variant(program, before, Tuning::uniform(choice))?;
+            let mut recording = self.record_tuned(program.clone(), Tuning::uniform(choice))?;
             for (name, (key, seconds)) in times(&mut recording, program)? {
+                let Tuned::Gemv(kind, dtype, class) = key else {
+                    continue;
+                };
+                let key = (kind, dtype, class);
                 let known = best.entry(name).or_insert((key, seconds, choice));
                 if seconds < known.1 * (1.0 - GAIN) {
                     *known = (key, seconds, choice);
@@ -87,7 +142,7 @@ impl Gpu {
         let mut quickest: Option<(Duration, Tuning)> = None;
         for &hint_kib in hints {
             let table = table(hint_kib);
-            let mut recording = self.variant(program, before, table.clone())?;
+            let mut recording = self.record_tuned(program.clone(), table.clone())?;
             let time = replay_time(&mut recording, program)?;
             if quickest.as_ref().is_none_or(|(least, _)| time < *least) {
                 quickest = Some((time, table));
@@ -95,32 +150,21 @@ impl Gpu {
         }
         Ok(quickest.expect("at least one hint is tried").1)
     }
-
-    fn variant(
-        &self,
-        program: &Program,
-        hardware: &Hardware,
-        tuning: Tuning,
-    ) -> Result<Recording, GpuError> {
-        let hardware = Hardware {
-            tuning,
-            ..hardware.clone()
-        };
-        let launches = lower(program, &hardware)?;
-        Recording::new(Arc::clone(&self.shared), program.clone(), launches, false)
-    }
 }
 
-/// Where a step is timed: some context, as most steps have.
+/// Where a step is timed: some context, as most steps have; chunks of prompts are the first.
 fn position(program: &Program) -> u32 {
-    (program.context - 1).min(256)
+    match program.rows {
+        1 => (program.context - 1).min(256),
+        _ => 0,
+    }
 }
 
 /// Seconds that the launches of each key take in a step, the shortest of a few times each.
 fn times(recording: &mut Recording, program: &Program) -> Result<Times, GpuError> {
     let step = Step {
         position: position(program),
-        tokens: &[0],
+        tokens: &vec![0; program.rows as usize],
     };
     let mut least: Vec<Duration> = Vec::new();
     for _ in 0..STEPS {

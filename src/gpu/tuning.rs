@@ -1,14 +1,23 @@
 //! The tuning table of an architecture: `kernels/tuning/<arch>.toml`, compiled in.
 //!
-//! A row chooses how one kind of `gemv` launch is laid out, for a weight type (or all) and a class of
-//! sizes (or all); of the rows that fit a launch the last one counts, and the first row of a table
-//! fits every launch. `bench --tune` writes the table of the device it runs on. Rows are checked
-//! when they are read: one that the kernels could not run is an error that names it, not a launch.
+//! A row chooses how one kind of launch is laid out, for a weight type (or all) and classes of sizes
+//! (or all); of the rows that fit a launch the last one counts. The first row for `gemv` fits every
+//! launch; a prompt's product that no row for `gemm` fits is laid out by rule (`half.rs`).
+//! `bench --tune` writes the table of the device it runs on. Rows are checked when they are read: one
+//! that the kernels could not run is an error that names it, not a launch.
+
+mod gemm;
+#[cfg(test)]
+mod tests;
+
+pub use gemm::{Cols, Depth, GemmKey, GemmRow, Rows};
 
 use super::gemv::THREADS;
+use super::geometry::Machine;
+use super::half::HalfChoice;
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use thiserror::Error;
 
 /// Tables by the architectures they are for. Others have the table of the last that is no newer, or
@@ -98,8 +107,8 @@ impl Row {
             && self.class.is_none_or(|c| c == class)
     }
 
-    /// What is wrong with it: a field, what it may be, and what it is.
-    fn fault(&self) -> Option<(&'static str, String, String)> {
+    /// What is wrong with it.
+    fn fault(&self) -> Option<Fault> {
         let power = |n: u32, from: u32, to: u32| n.is_power_of_two() && (from..=to).contains(&n);
         if self.lanes != 0 && !power(self.lanes, 8, 64) {
             let allowed = "0, 8, 16, 32 or 64".to_string();
@@ -119,14 +128,35 @@ impl Row {
                 self.hint_kib.to_string(),
             ));
         }
-        let known = |name: &String| {
-            let mut all = DType::RUNNABLE.iter();
-            all.any(|d| name.eq_ignore_ascii_case(d.name()))
-        };
-        match &self.dtype {
-            Some(name) if !known(name) => Some(("type", "a weight type".into(), name.clone())),
-            _ => None,
-        }
+        type_fault(self.dtype.as_ref())
+    }
+}
+
+/// A field, what it may be, and what it is.
+type Fault = (&'static str, String, String);
+
+fn type_fault(name: Option<&String>) -> Option<Fault> {
+    let known = |name: &String| {
+        let mut all = DType::RUNNABLE.iter();
+        all.any(|d| name.eq_ignore_ascii_case(d.name()))
+    };
+    let unknown = name.filter(|name| !known(name));
+    unknown.map(|name| ("type", "a weight type".into(), name.clone()))
+}
+
+/// Which rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    Gemv,
+    Gemm,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kernel::Gemv => "gemv",
+            Kernel::Gemm => "gemm",
+        })
     }
 }
 
@@ -135,29 +165,35 @@ impl Row {
 pub enum TuningError {
     #[error("tuning table of {arch}: {what}")]
     Syntax { arch: String, what: String },
-    #[error("tuning table of {arch}, row {row}: {field}: expected {expected}, found {found}")]
+    #[error(
+        "tuning table of {arch}, {kernel} row {row}: {field}: expected {expected}, found {found}"
+    )]
     Row {
         arch: String,
+        kernel: Kernel,
         /// Counted from 1.
-        row: usize,
+        row: u32,
         field: &'static str,
         expected: String,
         found: String,
     },
-    #[error("tuning table of {arch}: the first row has to fit every launch")]
+    #[error("tuning table of {arch}: the first gemv row has to fit every launch")]
     NoDefault { arch: String },
 }
 
 /// A table that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    rows: Vec<Row>,
+    gemv: Vec<Row>,
+    gemm: Vec<GemmRow>,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     gemv: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gemm: Vec<GemmRow>,
 }
 
 impl Tuning {
@@ -174,11 +210,17 @@ impl Tuning {
             arch: arch.into(),
             what: error.to_string().trim().replace('\n', "; "),
         })?;
-        for (index, row) in file.gemv.iter().enumerate() {
-            if let Some((field, expected, found)) = row.fault() {
+        let machine = machine_of(arch);
+        let gemv = file.gemv.iter().map(Row::fault).enumerate();
+        let gemm = file.gemm.iter().map(|row| row.fault(machine)).enumerate();
+        let faults = gemv.map(|f| (Kernel::Gemv, f));
+        let faults = faults.chain(gemm.map(|f| (Kernel::Gemm, f)));
+        for (kernel, (index, fault)) in faults {
+            if let Some((field, expected, found)) = fault {
                 return Err(TuningError::Row {
                     arch: arch.into(),
-                    row: index + 1,
+                    kernel,
+                    row: index as u32 + 1,
                     field,
                     expected,
                     found,
@@ -189,10 +231,13 @@ impl Tuning {
         if !file.gemv.first().is_some_and(general) {
             return Err(TuningError::NoDefault { arch: arch.into() });
         }
-        Ok(Tuning { rows: file.gemv })
+        Ok(Tuning {
+            gemv: file.gemv,
+            gemm: file.gemm,
+        })
     }
 
-    /// One choice for everything, as tuning tries it.
+    /// One choice for every `gemv`, as tuning tries it, and rules for all else.
     pub fn uniform(choice: Choice) -> Self {
         let Choice {
             lanes,
@@ -209,26 +254,46 @@ impl Tuning {
             blocks,
             hint_kib,
         };
-        Tuning { rows: vec![row] }
+        Tuning {
+            gemv: vec![row],
+            gemm: Vec::new(),
+        }
     }
 
     /// The same table with more rows, which go before those it has.
     pub fn with(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
-        self.rows.extend(rows);
+        self.gemv.extend(rows);
         self
     }
 
-    /// What the table says of a launch.
+    /// The same table with these rows for prompts' products, and no others.
+    pub fn with_gemm(mut self, rows: Vec<GemmRow>) -> Self {
+        self.gemm = rows;
+        self
+    }
+
+    /// What the table says of a `gemv` launch.
     pub fn choice(&self, kind: Kind, dtype: DType, class: Class) -> Choice {
-        let mut rows = self.rows.iter().rev();
+        let mut rows = self.gemv.iter().rev();
         let row = rows.find(|row| row.fits(kind, dtype, class));
         row.expect("the first row fits all").choice()
+    }
+
+    /// What the table says of a prompt's product, if anything.
+    pub fn gemm(&self, key: GemmKey) -> Option<HalfChoice> {
+        let mut rows = self.gemm.iter().rev();
+        let row = rows.find(|row| row.fits(key))?;
+        Some(
+            row.choice()
+                .expect("tiles were checked when the row was made"),
+        )
     }
 
     /// As a file.
     pub fn text(&self, note: &str) -> String {
         let file = File {
-            gemv: self.rows.clone(),
+            gemv: self.gemv.clone(),
+            gemm: self.gemm.clone(),
         };
         let rows = toml::to_string(&file).expect("rows of numbers and names are TOML");
         let mut text = String::new();
@@ -236,6 +301,15 @@ impl Tuning {
             writeln!(text, "# {line}").expect("a string");
         }
         text + "\n" + &rows
+    }
+}
+
+/// The kind of machine that an architecture is.
+fn machine_of(arch: &str) -> Machine {
+    match arch {
+        _ if arch.starts_with("sm_") => Machine::Nvidia,
+        _ if arch.starts_with("gfx9") => Machine::Cdna,
+        _ => Machine::Rdna,
     }
 }
 
@@ -255,86 +329,4 @@ fn table_for(arch: &str) -> (&'static str, &'static str) {
     let older = |(name, _): &&(&str, &str)| !nvidia || number(name) <= number(arch);
     let found = of_maker.clone().rfind(older).or_else(|| of_maker.next());
     *found.expect("each maker has a table")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_table_holds_and_every_arch_has_one() {
-        for (arch, text) in TABLES {
-            Tuning::parse(arch, text).unwrap_or_else(|e| panic!("{e}"));
-        }
-        for (arch, table) in [
-            ("gfx942:sramecc+:xnack-", "gfx942"),
-            ("sm_89", "sm_80"),
-            ("sm_100", "sm_90"),
-            ("sm_75", "sm_80"),
-            ("gfx1030", "gfx1100"),
-        ] {
-            let bare = arch.split(':').next().unwrap_or(arch);
-            assert_eq!(table_for(bare).0, table, "{arch}");
-        }
-    }
-
-    #[test]
-    fn the_last_row_that_fits_counts() {
-        let text = "gemv = [
-            { lanes = 0, threads = 256, blocks = 2, hint_kib = 0 },
-            { class = \"large\", lanes = 32, threads = 128, blocks = 4, hint_kib = 7 },
-            { type = \"q4_0\", kind = \"gated\", lanes = 16, threads = 64, blocks = 1, hint_kib = 0 },
-        ]";
-        let table = Tuning::parse("x", text).expect("a table");
-        let threads = |kind, dtype, class| table.choice(kind, dtype, class).threads;
-        assert_eq!(threads(Kind::Plain, DType::Q4_0, Class::Small), 256);
-        assert_eq!(threads(Kind::Plain, DType::Q4_0, Class::Large), 128);
-        assert_eq!(threads(Kind::Gated, DType::Q4_0, Class::Large), 64);
-        assert_eq!(threads(Kind::Gated, DType::Q8_0, Class::Large), 128);
-        // What is written is read again.
-        let again = Tuning::parse("x", &table.text("a note\nof two lines"));
-        assert_eq!(again, Ok(table));
-    }
-
-    #[test]
-    fn rows_that_kernels_cannot_run_are_refused() {
-        for (row, why) in [
-            (
-                "lanes = 12, threads = 256, blocks = 2, hint_kib = 0",
-                "lanes: expected 0, 8",
-            ),
-            (
-                "lanes = 0, threads = 512, blocks = 2, hint_kib = 0",
-                "threads: expected a power",
-            ),
-            (
-                "lanes = 0, threads = 256, blocks = 0, hint_kib = 0",
-                "blocks: expected 1 to 16",
-            ),
-            (
-                "lanes = 0, threads = 256, blocks = 2, hint_kib = 9999999",
-                "hint_kib: expected",
-            ),
-            (
-                "type = \"q9\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
-                "found q9",
-            ),
-            (
-                "kind = \"gated\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
-                "first row",
-            ),
-            ("lanes = 0", "missing field"),
-            (
-                "warps = 3, lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
-                "unknown field",
-            ),
-        ] {
-            let error = Tuning::parse("x", &format!("gemv = [{{ {row} }}]")).expect_err(row);
-            let text = error.to_string();
-            assert!(
-                text.starts_with("tuning table of x") && text.contains(why),
-                "{text}"
-            );
-        }
-    }
 }

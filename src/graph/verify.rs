@@ -453,7 +453,8 @@ impl<'g, 'a> Check<'g, 'a> {
                 "f32 or f16 activations for a float weight",
             ),
             Element::F16 => {
-                let product = matches!(self.node.op, Op::Gemm { .. }) && x.rows > 1;
+                let product =
+                    matches!(self.node.op, Op::Gemm { .. } | Op::GatedGemm(_)) && x.rows > 1;
                 let fits = product && weight.dtype != DType::F32;
                 (fits, "f16 activations for several rows and no f32 weight")
             }

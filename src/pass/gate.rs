@@ -1,9 +1,15 @@
 //! `gated_mul(x·W_gᵀ, x·W_uᵀ)` → one `gated_gemm`: the two products never reach memory.
 
 use super::{Gates, Report, Slots};
+use crate::dtype::DType;
 use crate::graph::{Graph, Node, NodeId, Op};
 
-pub(super) fn fuse_gates(graph: Graph<'_>, gates: Gates) -> (Graph<'_>, Report) {
+/// From `half_rows` rows on products take 16-bit floats.
+pub(super) fn fuse_gates(
+    graph: Graph<'_>,
+    gates: Gates,
+    half_rows: Option<u32>,
+) -> (Graph<'_>, Report) {
     let mut report = Report::new("fuse_gates");
     let (producers, uses) = (graph.producers(), graph.use_counts());
     let mut slots = Slots::new(&graph);
@@ -37,8 +43,10 @@ pub(super) fn fuse_gates(graph: Graph<'_>, gates: Gates) -> (Graph<'_>, Report) 
             report.skip("one of gate and up is quantised, the other is not");
             continue;
         }
-        if gates == Gates::OneRowOneType {
-            if graph.value(node.outputs[0]).rows > 1 {
+        if gates == Gates::OneType {
+            let rows = graph.value(node.outputs[0]).rows;
+            let half = half_rows.is_some_and(|least| rows >= least) && types[0] != DType::F32;
+            if rows > 1 && !half {
                 report.skip("several rows");
                 continue;
             }

@@ -84,9 +84,9 @@ pub struct Options {
 pub enum Gates {
     /// All.
     Any,
-    /// Those over one row whose two matrices have one type: a kernel that reads both side by side
-    /// gains from it only where memory is the limit.
-    OneRowOneType,
+    /// Those whose two matrices have one type, over one row, or over as many as take 16-bit floats:
+    /// other products gain nothing from reading both side by side.
+    OneType,
 }
 
 /// Runs every pass and verifies after each.
@@ -97,14 +97,14 @@ pub fn optimise(
     let mut reports = Vec::new();
     let mut graph = verify(graph)?;
     macro_rules! run {
-        ($($pass:path $(, $argument:expr)?;)*) => {$(
-            let (next, report) = $pass(graph.into_inner() $(, $argument)?);
+        ($($pass:path $(, $argument:expr)*;)*) => {$(
+            let (next, report) = $pass(graph.into_inner() $(, $argument)*);
             graph = verify(next)?;
             reports.push(report);
         )*};
     }
     run!(
-        gate::fuse_gates, options.gates;
+        gate::fuse_gates, options.gates, options.half_rows;
         merge::merge_gemms;
         residual::fuse_residuals;
         norm::fuse_norms, options.norm_cols;

@@ -94,7 +94,7 @@ fn wants(graph: &Graph<'_>, half_rows: Option<u32>) -> Vec<Option<Element>> {
         let dtypes = || n.weights.iter().map(|&w| graph.weight(w).dtype);
         let rows = || graph.value(n.inputs[0]).rows;
         let half = |n: &Node<'_>| {
-            matches!(n.op, Op::Gemm { .. })
+            matches!(n.op, Op::Gemm { .. } | Op::GatedGemm(_))
                 && half_rows.is_some_and(|least| rows() >= least)
                 && dtypes().all(|dtype| dtype != DType::F32)
         };

@@ -45,11 +45,12 @@ fn stays(pass: Pass, rows: u32, make: Make, report: &str) {
 }
 
 fn any_gate(graph: Graph<'_>) -> (Graph<'_>, Report) {
-    gate::fuse_gates(graph, Gates::Any)
+    gate::fuse_gates(graph, Gates::Any, None)
 }
 
-fn gate_of_one_row_and_type(graph: Graph<'_>) -> (Graph<'_>, Report) {
-    gate::fuse_gates(graph, Gates::OneRowOneType)
+/// Products of four rows or more take 16-bit floats.
+fn gate_of_one_type(graph: Graph<'_>) -> (Graph<'_>, Report) {
+    gate::fuse_gates(graph, Gates::OneType, Some(4))
 }
 
 #[test]
@@ -59,13 +60,23 @@ fn gates_that_a_gpu_leaves() {
         let (gate, up) = (toy.gemm("gate", Q8_0, x, 8), toy.gemm("up", Q8_0, x, 8));
         toy.gated_mul("f", gate, up)
     };
-    let (_, after, report) = run(gate_of_one_row_and_type, 1, gated);
+    let (_, after, report) = run(gate_of_one_type, 1, gated);
+    assert_eq!(report, "fuse_gates: fired 1");
+    assert!(after.contains("gated_gemm"), "{after}");
+    let (_, after, report) = run(gate_of_one_type, 4, gated);
     assert_eq!(report, "fuse_gates: fired 1");
     assert!(after.contains("gated_gemm"), "{after}");
     let report = "fuse_gates: fired 0; left 1: several rows";
-    stays(gate_of_one_row_and_type, 2, gated, report);
+    stays(gate_of_one_type, 2, gated, report);
+    // Floats of 32 bits are not rounded to 16.
+    let wide = |toy: &mut Toy<'_>| {
+        let x = toy.embed("x", 8);
+        let (gate, up) = (toy.gemm("gate", F32, x, 8), toy.gemm("up", F32, x, 8));
+        toy.gated_mul("f", gate, up)
+    };
+    stays(gate_of_one_type, 4, wide, report);
     stays(
-        gate_of_one_row_and_type,
+        gate_of_one_type,
         1,
         |toy| {
             let x = toy.embed("x", 8);

@@ -98,7 +98,7 @@ fn kernel_name(graph: &Graph<'_>, node: &Node<'_>) -> String {
     let element = |ids: &[ValueId]| ids.first().map(|&v| graph.value(v).element);
     let rounded = match (node.op, element(node.outputs), element(node.inputs)) {
         (Op::Quantize, Some(Element::F16), _) => "_half",
-        (Op::Gemm { .. }, _, Some(Element::F16)) => "_half",
+        (Op::Gemm { .. } | Op::GatedGemm(_), _, Some(Element::F16)) => "_half",
         (Op::Quantize, ..) => "",
         (_, Some(Element::Q15A), _) => "_quantize",
         (_, Some(Element::F16), _) => "_half",

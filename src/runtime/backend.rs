@@ -46,9 +46,13 @@ pub trait Backend: Send {
         Ok(None)
     }
 
-    /// The tuning table of this device as a file, made by timing variants of one of the programs the
-    /// backend was made for; `None` where nothing is tuned.
-    fn tune(&self, _program: &Program) -> Result<Option<String>, BackendError> {
+    /// The tuning table of this device as a file, made by timing variants of the decode step and of the
+    /// chunks of prompts that the backend was made for; `None` where nothing is tuned.
+    fn tune(
+        &self,
+        _decode: &Program,
+        _prompts: &[&Program],
+    ) -> Result<Option<String>, BackendError> {
         Ok(None)
     }
 
@@ -241,12 +245,12 @@ impl Backend for Gpu {
         Ok(Box::new(self.record(program)?))
     }
 
-    fn tune(&self, program: &Program) -> Result<Option<String>, BackendError> {
+    fn tune(&self, decode: &Program, prompts: &[&Program]) -> Result<Option<String>, BackendError> {
         let note = format!(
-            "How GEMV launches are laid out: src/gpu/tuning.rs says what the fields mean. Measured by `bench --tune` on\n{}.",
+            "How products are laid out: src/gpu/tuning.rs says what the fields mean. Measured by `bench --tune` on\n{}.",
             self.describe()
         );
-        Ok(Some(self.tune(program)?.text(&note)))
+        Ok(Some(self.tune(decode, prompts)?.text(&note)))
     }
 
     fn stream_bytes_per_second(&self) -> Result<f64, BackendError> {

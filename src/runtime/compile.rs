@@ -100,7 +100,7 @@ pub fn compile_with<'a>(
     let options = match target {
         Target::Cpu => cpu,
         Target::Gpu { .. } => pass::Options {
-            gates: Gates::OneRowOneType,
+            gates: Gates::OneType,
             norm_cols: GPU_NORM_COLS,
             attention_blocks: Some(GPU_ATTENTION_BLOCKS),
             half_rows: (precision == PromptPrecision::Fast).then_some(FAST_ROWS),

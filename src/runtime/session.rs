@@ -420,10 +420,11 @@ impl Session {
         Ok(self.backend.copy_bytes_per_second()?)
     }
 
-    /// The tuning table of this device as a file, made by timing variants of the decode step; `None`
-    /// where nothing is tuned.
+    /// The tuning table of this device as a file, made by timing variants of the decode step and of
+    /// the chunks of prompts; `None` where nothing is tuned.
     pub fn tune(&self) -> Result<Option<String>, SessionError> {
-        Ok(self.backend.tune(self.decode.program())?)
+        let prompts: Vec<&Program> = self.prompts.iter().map(|p| p.program()).collect();
+        Ok(self.backend.tune(self.decode.program(), &prompts)?)
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), SessionError> {

@@ -4,12 +4,15 @@
 use super::judge::Judge;
 use super::model::open;
 use crate::support::family as families;
+use crate::support::oracle::Format;
 use crate::support::rng::Rng;
 use crate::support::toy::{Recipe, recipes};
 use bumpalo::Bump;
 use greta_infer::cpu::{self, Cpu, isa::Isa};
 use greta_infer::dtype::DType;
-use greta_infer::gpu::{self, Found, Gpu};
+use greta_infer::gpu::geometry::{HalfChoice, Machine, half_tiles};
+use greta_infer::gpu::tuning::{GemmRow, Tuning};
+use greta_infer::gpu::{self, Found, Gpu, KernelLaunch};
 use greta_infer::graph::{KvType, Op};
 use greta_infer::hip::NodeKind;
 use greta_infer::model::{Extent, Logits, Model};
@@ -235,6 +238,39 @@ pub fn chunks(found: &Found) {
         check(found, recipe, 8, &starts, &mut judge);
         // Rounded to 16-bit floats, but for f32 weights.
         check(found, recipe, 70, &[(0, 70), (20, 66)], &mut judge);
+    }
+    judge.conclude();
+}
+
+/// Chunks whose products' tiles are each of those that there are, several blocks sharing the K of each.
+pub fn shared_products(found: &Found) {
+    let mut judge = Judge::default();
+    let tiles = half_tiles(Machine::of(&found.info));
+    for (name, parts) in [("Q4_1", 2), ("Q6_K", 3), ("F16", 5)] {
+        for &tile in tiles {
+            let recipe = Recipe::of(Format::by_name(name));
+            let (toy, model) = open(recipe);
+            let program = program(&model, found, 70, CONTEXT, Logits::Last);
+            judge.half = program.is_half();
+            let mut twins = twins(&model, found, program.clone());
+            let table = Tuning::of_arch(&found.info.arch).expect("a table that holds");
+            let table = table.with_gemm(vec![GemmRow::new(None, HalfChoice { tile, parts })]);
+            let recording = twins.gpu.record_tuned(program, table);
+            twins.recording = recording.unwrap_or_else(|e| panic!("{e}"));
+            let shared = |l: &KernelLaunch| l.shared.sums_bytes > 0 && l.shared.tickets > 0;
+            assert!(
+                twins.recording.launches().iter().any(shared),
+                "{name} {tile}"
+            );
+            fill_caches(&mut twins, 0, &mut Rng::new(5));
+            let tokens = toy.tokens(1, 67);
+            let step = Step {
+                position: 0,
+                tokens: &tokens,
+            };
+            let place = format!("{}, {tile} in {parts}", recipe.describe());
+            check_step(&mut twins, step, &mut judge, &place);
+        }
     }
     judge.conclude();
 }

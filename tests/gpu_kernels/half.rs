@@ -5,12 +5,12 @@
 
 use super::attention::{Case, Shape};
 use super::bench::{Bench, assert_near, normal};
-use super::matrices::{Matrix, activated, name, widths};
+use super::matrices::{Matrix, activated, widths};
 use crate::args;
 use crate::support::rng::Rng;
 use greta_infer::cpu::half_rows::{round_row, widen_row};
 use greta_infer::dtype::DType;
-use greta_infer::gpu::geometry::{self, HalfTile, Machine};
+use greta_infer::gpu::geometry::{self, HalfChoice, HalfShape};
 use greta_infer::graph::Element;
 
 /// Half a unit in the last of eleven bits: of scale and minimum, and of their combination.
@@ -20,20 +20,6 @@ const ELEVEN_BITS: f64 = 1.0 / 2048.0;
 fn types() -> impl Iterator<Item = DType> {
     let all = DType::RUNNABLE.iter().copied();
     all.filter(|&dtype| dtype != DType::F32)
-}
-
-/// The tiles of a kind of machine, large first.
-fn tiles(machine: Machine) -> [HalfTile; 2] {
-    let tile = |rows, cols| HalfTile {
-        rows,
-        cols,
-        small: rows == 64,
-    };
-    match machine {
-        Machine::Cdna => [tile(128, 128), tile(64, 128)],
-        Machine::Rdna => [tile(128, 64), tile(64, 64)],
-        Machine::Nvidia => [tile(128, 128), tile(64, 64)],
-    }
 }
 
 /// Rows [rows, cols] as the kernels take them, and what each stands for.
@@ -72,15 +58,42 @@ fn bound(dtype: DType) -> f64 {
     }
 }
 
-/// One launch of up to three matrices over the same rows.
-fn check_gemm(
-    bench: &Bench,
-    dtype: DType,
-    tile: HalfTile,
-    shape: (usize, usize, [usize; 3], usize),
-) {
-    let (rows, live, n, k) = shape;
-    let place = format!("{dtype} {shape:?} small {}", tile.small);
+/// Rows, live ones among them, columns of each matrix, K, and whether the first two are gate and up, with which activation.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    rows: usize,
+    live: usize,
+    n: [usize; 3],
+    k: usize,
+    gate: Option<u32>,
+}
+
+impl Product {
+    /// What column `c` of matrix `i` is to be for a row of x, and what it may be off relative to.
+    fn want(&self, w: &[Matrix; 3], x: &[f64], i: usize, c: usize) -> (f64, f64) {
+        let Some(kind) = self.gate else {
+            return dot(&w[i], c, x);
+        };
+        let ((gate, gate_size), (up, up_size)) = (dot(&w[0], c, x), dot(&w[1], c, x));
+        let gated = activated(gate, kind);
+        // No activation is steeper than 1.13.
+        (
+            gated * up,
+            1.13 * gate_size * up.abs() + gated.abs() * up_size,
+        )
+    }
+}
+
+/// One launch of up to three matrices over the same rows; the live rows of its results.
+fn check_gemm(bench: &Bench, dtype: DType, product: Product, choice: HalfChoice) -> Vec<f32> {
+    let Product {
+        rows,
+        live,
+        n,
+        k,
+        gate,
+    } = product;
+    let place = format!("{dtype} {product:?} {choice:?}");
     let mut rng = Rng::new((rows + n[0] + k) as u64);
     let w = n.map(|n| Matrix::new(&mut rng, dtype, n, k));
     let x: Vec<f32> = normal(&mut rng, rows * k).iter().map(|v| v * 3.0).collect();
@@ -90,14 +103,12 @@ fn check_gemm(
     x[live * x_stride..].fill(0xff);
     let added = normal(&mut rng, rows * n[0]);
     let residual = n[1] == 0;
-    let (step, x, addend) = (
-        bench.step(0, live as u32),
-        bench.bytes(&x),
-        bench.floats(&added),
-    );
+    let (step, x) = (bench.step(0, live as u32), bench.bytes(&x));
     let packed = [0, 1, 2].map(|i| bench.bytes(&w[i].packed));
-    // Rows of y are even, since two columns are stored at once.
-    let strides = n.map(|n| n.next_multiple_of(2));
+    // What is not stored: up has no result of its own.
+    let stored = [0, 1, 2].map(|i| if gate.is_some() && i > 0 { 0 } else { n[i] });
+    // Rows of y and of what is added begin at 16 bytes, since four columns are stored at once.
+    let strides = stored.map(|n| n.next_multiple_of(4));
     let y = strides.map(|stride| bench.nans(rows * stride));
     let (n_, k_) = (n.map(|n| n as u32), k as u32);
     let stride = |i: usize| 4 * strides[i] as u32;
@@ -109,7 +120,17 @@ fn check_gemm(
         to[..n[0]].copy_from_slice(from);
     }
     let padded = bench.floats(&padded);
-    drop(addend);
+    let shape = HalfShape {
+        dtype,
+        n: n_,
+        k: k_,
+        rows: rows as u32,
+        gated: gate.is_some(),
+    };
+    let launch = geometry::half_launch(bench.machine, shape, choice);
+    let sums = bench.nans(launch.sums_bytes() / 4);
+    let tickets = bench.bytes(&vec![0; 4 * launch.tiles()]);
+    let shared = launch.parts > 1;
     let args = args![
         &step,
         &x,
@@ -130,15 +151,19 @@ fn check_gemm(
         residual.then_some(&padded),
         stride(0),
         k_,
-        rows as u32
+        rows as u32,
+        gate.map_or(0, |kind| 1 + kind),
+        shared.then_some(&sums),
+        shared.then_some(&tickets),
+        launch.parts,
+        launch.part_tiles
     ];
-    let geometry = geometry::gemm_half(dtype, n_, rows as u32, tile, bench.machine);
-    let kernel = if tile.small {
-        "gemm_half_small"
-    } else {
-        "gemm_half"
-    };
-    bench.launch(&name(kernel, dtype), geometry, args);
+    bench.launch(&launch.kernel(dtype), launch.geometry, args);
+    assert!(
+        bench.read(&tickets).iter().all(|&b| b == 0),
+        "{place}: tickets are put back"
+    );
+    let mut results = Vec::new();
     for i in 0..3 {
         let got = bench.read_floats(&y[i]);
         for (r, got) in got.chunks_exact(strides[i].max(1)).enumerate() {
@@ -149,42 +174,65 @@ fn check_gemm(
                 );
                 continue;
             }
-            let want: Vec<_> = (0..n[i])
+            let want: Vec<_> = (0..stored[i])
                 .map(|c| {
-                    let (sum, size) = dot(&w[i], c, &exact[r]);
+                    let (value, size) = product.want(&w, &exact[r], i, c);
                     let added = if residual {
                         f64::from(added[r * n[0] + c])
                     } else {
                         0.0
                     };
-                    (sum + added, size + added.abs() * 1e-3)
+                    (value + added, size + added.abs() * 1e-3)
                 })
                 .collect();
             assert_near(
-                &got[..n[i]],
+                &got[..stored[i]],
                 &want,
                 bound(dtype),
                 &format!("{place}: matrix {i} row {r}"),
             );
             assert!(
-                got[n[i]..].iter().all(|v| v.is_nan()),
+                got[stored[i]..].iter().all(|v| v.is_nan()),
                 "{place}: past row {r}"
             );
+            results.extend_from_slice(&got[..stored[i]]);
         }
     }
+    results
 }
 
+/// Every tile of the machine, whose bits are the same, with K whole and shared.
 pub fn gemm(bench: &Bench) {
     for dtype in types() {
-        for tile in tiles(bench.machine) {
-            let widths = widths(dtype);
-            let wide = widths[widths.len() - 2];
-            for (rows, live, n, k) in [
-                (3, 2, [5, 0, 0], widths[0]),
-                (130, 129, [131, 0, 0], wide),
-                (65, 65, [64, 3, 130], widths[widths.len() - 1]),
-            ] {
-                check_gemm(bench, dtype, tile, (rows, live, n, k));
+        let widths = widths(dtype);
+        let (wide, widest) = (widths[widths.len() - 2], widths[widths.len() - 1]);
+        for (rows, live, n, k, gate, parts) in [
+            (3, 2, [5, 0, 0], widths[0], None, 1),
+            (130, 129, [131, 0, 0], wide, None, 2),
+            (65, 65, [64, 3, 130], widest, None, 1),
+            (66, 66, [67, 2, 1], widest, None, 3),
+            (34, 33, [70, 70, 0], wide, Some(0), 1),
+            (130, 129, [5, 5, 0], widest, Some(1), 2),
+        ] {
+            let product = Product {
+                rows,
+                live,
+                n,
+                k,
+                gate,
+            };
+            let tiles = geometry::half_tiles(bench.machine).iter();
+            let results = tiles.map(|&tile| {
+                let bits = |v: f32| v.to_bits();
+                let got = check_gemm(bench, dtype, product, HalfChoice { tile, parts });
+                (tile, got.into_iter().map(bits).collect::<Vec<_>>())
+            });
+            let results: Vec<_> = results.collect();
+            for (tile, bits) in &results[1..] {
+                assert!(
+                    *bits == results[0].1,
+                    "{dtype} {product:?}: the bits of {tile}"
+                );
             }
         }
     }

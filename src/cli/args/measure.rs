@@ -153,8 +153,8 @@ pub struct BenchArgs {
         requires = "profile"
     )]
     pub position: Option<usize>,
-    /// Time how the decode step's GEMVs can be laid out on this GPU, and write the best to FILE: a table for
-    /// kernels/tuning, which the next build takes in. Nothing else is timed.
+    /// Time how the products of steps and prompts can be laid out on this GPU, and write the best to FILE: a table
+    /// for kernels/tuning, which the next build takes in. Nothing else is timed.
     #[arg(long, value_name = "FILE")]
     pub tune: Option<PathBuf>,
     /// Make up weights of the configuration's [model.shape] instead of reading a model file.

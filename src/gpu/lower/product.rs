@@ -1,9 +1,9 @@
-//! Matrix products: `gemv` and `gated_gemv` for one row, `gemm` for several.
+//! Matrix products: `gemv` and `gated_gemv` for one row, `gemm` for several, `gemm_half` for many.
 
 use super::{Lower, activation_code, typed};
 use crate::dtype::DType;
-use crate::gpu::geometry::{self, GatedShape, GemvShape};
-use crate::gpu::launch::{Args, Form, size};
+use crate::gpu::geometry::{self, GatedShape, GemvShape, HalfShape};
+use crate::gpu::launch::{Args, Form, Shared, Tuned, size};
 use crate::gpu::pack::row_layout;
 use crate::graph::{Activation, Element, WeightId};
 use crate::program::{Launch, Slot};
@@ -20,7 +20,7 @@ impl Lower<'_> {
         if x.element == Element::F16 {
             let added = residual.then(|| launch.inputs[1]);
             for run in self.alike(launch) {
-                self.gemm_half(x, &run, added);
+                self.gemm_half(x, &run, added, None);
             }
         } else if x.rows > 1 {
             let added = residual.then(|| launch.inputs[1]);
@@ -69,17 +69,23 @@ impl Lower<'_> {
     }
 
     /// Up to three matrices of one type over rows of 16-bit floats; missing ones have no rows. The
-    /// residual is the first's.
-    fn gemm_half(&mut self, x: Slot, products: &[(WeightId, Slot)], added: Option<Slot>) {
+    /// residual is the first's. With a gate they are gate and up, and y is the first's.
+    fn gemm_half(
+        &mut self,
+        x: Slot,
+        products: &[(WeightId, Slot)],
+        added: Option<Slot>,
+        gate: Option<Activation>,
+    ) {
         let (dtype, _, k) = self.matrix(products[0].0);
         let mut args = Args::new();
         args.rows(x);
-        let mut sizes = [0; MERGED];
-        for (index, size) in sizes.iter_mut().enumerate() {
+        let mut n = [0; MERGED];
+        for (index, n) in n.iter_mut().enumerate() {
             match products.get(index) {
                 Some(&(weight, y)) => {
-                    *size = self.matrix(weight).1;
-                    args.weight(weight, Form::Matrix).rows(y).u32(*size);
+                    *n = self.matrix(weight).1;
+                    args.weight(weight, Form::Matrix).rows(y).u32(*n);
                 }
                 None => {
                     args.null().null().u32(0).u32(0);
@@ -92,14 +98,38 @@ impl Lower<'_> {
             None => args.null().u32(0),
         };
         args.u32(k).u32(x.rows);
-        let tile = geometry::half_tile(sizes, x.rows, self.machine);
-        let geometry = geometry::gemm_half(dtype, sizes, x.rows, tile, self.machine);
-        let kernel = if tile.small {
-            "gemm_half_small"
-        } else {
-            "gemm_half"
+        args.u32(gate.map_or(0, |activation| 1 + activation_code(activation)));
+        let shape = HalfShape {
+            dtype,
+            n,
+            k,
+            rows: x.rows,
+            gated: gate.is_some(),
         };
-        self.push(typed(kernel, dtype), geometry, args.0);
+        let launch = geometry::gemm_half(self.hardware, shape);
+        match launch.parts {
+            1 => args.null().null(),
+            _ => args.sums().tickets(),
+        };
+        args.u32(launch.parts).u32(launch.part_tiles);
+        self.push(launch.kernel(dtype), launch.geometry, args.0);
+        let pushed = self.out.last_mut().expect("it was just pushed");
+        pushed.tuned = Some(Tuned::Gemm(launch.key));
+        if launch.parts > 1 {
+            self.shares(Shared {
+                tickets: launch.tiles(),
+                sums_bytes: launch.sums_bytes(),
+            });
+        }
+    }
+
+    /// Gate and up of several rows of 16-bit floats.
+    pub(super) fn gated_gemm(&mut self, launch: &Launch, activation: Activation) {
+        let (x, y) = (launch.inputs[0], launch.outputs[0]);
+        let (gate, up) = (launch.weights[0], launch.weights[1]);
+        let alike = self.matrix(gate) == self.matrix(up);
+        assert!(alike, "the passes fuse gates of one type only");
+        self.gemm_half(x, &[(gate, y), (up, y)], None, Some(activation));
     }
 
     /// Up to three matrices of one type over one row; those missing have no rows.

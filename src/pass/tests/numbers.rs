@@ -1,6 +1,7 @@
 //! Quantised activations, dead nodes, and all passes together.
 
 use super::*;
+use crate::graph::Element;
 
 const OPTIONS: Options = Options {
     attention_split: 4,
@@ -191,6 +192,35 @@ fn all_in_order() {
     );
     let left = "quantize_activations: fired 1; left 1: gated_gemm leaves it to a quantize node";
     assert_eq!(reports[7].to_string(), left);
+}
+
+/// Rows that go to matrix cores: the gate is one with its products, and its row is rounded behind it.
+#[test]
+fn optimise_many_rows() {
+    let arena = Bump::new();
+    let mut toy = Toy::new(&arena, 4);
+    let x = toy.embed("x", 8);
+    let h = toy.norm("h", x, 1);
+    let (gate, up) = (toy.gemm("gate", Q8_0, h, 8), toy.gemm("up", Q8_0, h, 8));
+    let f = toy.gated_mul("f", gate, up);
+    let o = toy.gemm("down", Q8_0, f, 8);
+    let y = toy.add("y", x, o);
+    let options = Options {
+        gates: Gates::OneType,
+        half_rows: Some(4),
+        ..OPTIONS
+    };
+    let (graph, _) = optimise(toy.finish(y), options).expect("a correct graph");
+    let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(
+        names,
+        ["embed", "rms_norm", "gated_gemm", "quantize", "gemm"]
+    );
+    let input = |node: usize| graph.value(graph.node(NodeId::new(node)).inputs[0]).element;
+    assert_eq!(
+        [2, 3, 4].map(input),
+        [Element::F16, Element::F32, Element::F16]
+    );
 }
 
 /// A graph that is none is refused before any pass looks at it.
