@@ -519,7 +519,7 @@ DEVICE void gemm_half(const Step* step, const u8* x, u32 x_stride, const Product
 // `residual`, where there is one, is added to the first product. With `gate` the first two are gate and up, and y of the
 // first is activation(gate) · up.
 #define HALF_KERNEL(name, Type, FM, FN)                                                                                \
-    GLOBAL THREADS_AND_BLOCKS(THREADS_HALF, FM * FN > 4 ? 2 : 4) void name(                                                                  \
+    GLOBAL THREADS_AND_BLOCKS(THREADS_HALF, FM * FN > 4 ? 2 : 4) void name(                                            \
         const Step* step, const u8* x, u32 x_stride, const u8* w0, f32* y0, u32 y0_stride, u32 n0, const u8* w1,       \
         f32* y1, u32 y1_stride, u32 n1, const u8* w2, f32* y2, u32 y2_stride, u32 n2, u32 w_stride,                    \
         const f32* residual, u32 res_stride, u32 k, u32 rows, u32 gate, f32x4* sums, u32* tickets, u32 parts,          \
