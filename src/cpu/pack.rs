@@ -21,7 +21,7 @@ pub fn packed_panel_bytes(dtype: DType, k: usize) -> usize {
             "{k} columns in blocks of {}",
             F::COLS
         );
-        (k / F::COLS * F::PANEL_BYTES).next_multiple_of(64)
+        F::panel_stride(k)
     }
     with_format!(dtype, F => of::<F>(k)).unwrap_or_else(|| panic!("{dtype} is not packed"))
 }

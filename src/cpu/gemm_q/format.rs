@@ -55,6 +55,11 @@ pub(crate) trait Format {
     /// Subtracted from every code. Whole bytes (`MAX` 255) say 0 and leave it to [`Simd::BYTE_OFFSET`].
     const OFFSET: i32;
 
+    /// Bytes from one panel of `k` columns to the next: its blocks, up to a whole cache line.
+    fn panel_stride(k: usize) -> usize {
+        (k / Self::COLS * Self::PANEL_BYTES).next_multiple_of(64)
+    }
+
     /// Writes one file block as lane `lane` of the panel block `out`.
     fn pack(lane: usize, file: &[u8], out: &mut [u8]);
 

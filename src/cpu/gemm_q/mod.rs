@@ -181,7 +181,7 @@ unsafe fn run_wide<F: Format>(
         }
         for p in 0..lanes.div_ceil(LANES) {
             simd::Ymm::<simd::Maddubs>::panel::<F>(&driver::Panel {
-                w: w.add(p * (k / F::COLS * F::PANEL_BYTES)),
+                w: w.add(p * F::panel_stride(k)),
                 tile: tile.add(p * LANES),
                 ..panel
             });

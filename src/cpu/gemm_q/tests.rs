@@ -335,3 +335,61 @@ fn panels_of_32_wide_types_keep_the_files_bytes() {
     }
     assert!(quantised_kernel(Isa::detect(), DType::F16, 256, 1).is_none());
 }
+
+/// Panels of one call are computed as each alone, also where a panel does not fill its last cache line.
+#[test]
+fn sums_do_not_depend_on_the_panels_of_a_call() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let rows = 5;
+    for dtype in TYPES {
+        let k = 3 * dtype.block_len();
+        let x: Vec<f32> = (0..rows * k).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let mut panel = |lanes: usize| {
+            let bytes = lanes * dtype.row_bytes(k).expect("whole blocks");
+            let file = (0..bytes).map(|_| rng.random()).collect();
+            Case::new(dtype, file, lanes, k, x.clone(), &mut rng)
+        };
+        let cases = [panel(LANES), panel(7)];
+        let bytes = packed_panel_bytes(dtype, k);
+        let mut packed = aligned(2 * bytes);
+        for (case, packed) in cases.iter().zip(packed.chunks_exact_mut(bytes)) {
+            packed.copy_from_slice(&case.packed[..bytes]);
+        }
+        for path in paths() {
+            let kernel = with_format!(dtype, F => kernel_of::<F>(path, k, rows))
+                .flatten()
+                .expect("a kernel");
+            if kernel.panels < 2 {
+                continue;
+            }
+            let alone = cases.each_ref().map(|case| case.run(path, 0, rows));
+            let mut tile = aligned(2 * rows * LANES * 4);
+            let mut scratch = aligned(kernel.scratch_bytes);
+            // SAFETY: as in `Case::run`, with two panels.
+            unsafe {
+                (kernel.func)(
+                    packed.as_ptr(),
+                    LANES + 7,
+                    k,
+                    alone[0].1.as_ptr(),
+                    activation::row_bytes(k),
+                    rows,
+                    tile.as_mut_ptr().cast(),
+                    scratch.as_mut_ptr(),
+                );
+            }
+            let together = tile
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b));
+            let apart = alone.iter().flat_map(|(tile, _)| tile);
+            for (index, (got, want)) in together.zip(apart).enumerate() {
+                let (lane, second) = (index % LANES, index >= rows * LANES);
+                if !second || lane < 7 {
+                    assert_eq!(got.to_bits(), want.to_bits(), "{dtype} {path:?} {index}");
+                }
+            }
+        }
+    }
+}

@@ -69,13 +69,12 @@ pub(super) unsafe fn panels<F: Format>(panel: &Panel, lanes: usize) {
     unsafe {
         let scratch = panel.scratch.cast::<Scratch>();
         let panels = lanes.div_ceil(LANES);
-        let panel_bytes = panel.k / F::COLS * F::PANEL_BYTES;
         let chunks = panel.k / CHUNK;
         let mut first = 0;
         while first < chunks {
             let count = CHUNKS.min(chunks - first);
             for p in 0..panels {
-                let w = panel.w.add(p * panel_bytes);
+                let w = panel.w.add(p * F::panel_stride(panel.k));
                 let unpacked = (&raw mut (*scratch).panels[p]).cast::<Unpacked>();
                 unpack::<F>(w, first, count, unpacked);
             }
