@@ -54,7 +54,7 @@ pub struct GatedShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvLaunch {
     pub geometry: Geometry,
-    /// Pairs of rows, or runs of [`RUN`] rows, that the blocks share.
+    /// Pairs of rows, or runs of 32 rows, that the blocks share.
     pub shared: u32,
     /// Bytes from one row to the next.
     pub row_bytes: u32,
