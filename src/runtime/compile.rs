@@ -119,8 +119,8 @@ pub fn compile_with<'a>(
     })
 }
 
-/// Columns of a norm that a GPU's products make themselves: as f32 they are 32 KiB of LDS, and each
-/// block does it anew.
+/// Columns of a norm that a GPU's products make themselves, each block anew. On NVIDIA they are copied to
+/// LDS as f32 with the norm's weights, 64 KiB beside at most 32 of activations: of 99 that every SM has.
 const GPU_NORM_COLS: u32 = 8192;
 
 /// Blocks that share one row's attention on a GPU: about one for each of a large device's compute
