@@ -6,6 +6,7 @@
 #include "gemm.hip"
 #include "gemm_half.hip"
 #include "gemv.hip"
+#include "gemv_stream.hip"
 #include "norm.hip"
 #include "half.hip"
 #include "repack.hip"

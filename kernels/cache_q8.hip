@@ -46,7 +46,8 @@ DEVICE f32x4 turned4(const f32* head, const f32* table, u32 c, u32 dims, u32 sty
         u32 pair = style ? (second ? at - half : at) : at / 2;
         f32 a = style ? head[pair] : head[2 * pair], b = style ? head[pair + half] : head[2 * pair + 1];
         f32 cosine = table[2 * pair], sine = table[2 * pair + 1];
-        v[e] = second ? a * sine + b * cosine : a * cosine - b * sine;
+        v[e] = second ? rounded_product(a, sine) + rounded_product(b, cosine)
+                      : rounded_product(a, cosine) - rounded_product(b, sine);
     }
     return v;
 }

@@ -93,6 +93,16 @@ DEVICE void barrier() {
 #endif
 }
 
+// The same for the first `threads` of a block, whole waves; the others have no part in it. On AMD they are all there are.
+DEVICE void barrier_of(u32 threads) {
+#if NVIDIA
+    asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
+#else
+    (void)threads;
+    barrier();
+#endif
+}
+
 // What this thread wrote before is seen by the host before what it writes after.
 DEVICE void fence_for_host() {
 #if NVIDIA
@@ -338,11 +348,17 @@ DEVICE u32x2 load_streamed8(const void* at) {
 #endif
 }
 
-#if !NVIDIA
 // x has come from memory. Said of what is loaded for all and used under a condition: AMD's compiler would otherwise take
 // it to be on the way until its registers are written again, and wait there for whatever was loaded since (gemv.hip).
-DEVICE void await(u32x4 x) { asm volatile("" ::"v"(x)); }
+DEVICE void await(u32x4 x) {
+#if !NVIDIA
+    asm volatile("" ::"v"(x));
 #else
+    (void)x;
+#endif
+}
+
+#if NVIDIA
 // An address as instructions of the shared window take it.
 DEVICE u32 shared_address(const void* at) { return (u32)(u64)(const SHARED_SPACE void*)at; }
 #endif
@@ -421,18 +437,17 @@ DEVICE void prefetch(const u8* at, u32 bytes) {
 
 // What this thread wrote before is visible to whoever, on any compute unit of the device, takes a ticket afterwards in a
 // thread that this one's block's barrier orders after it. On CDNA 3 that writes L2 back, which its dies do not share.
+//
+// NVIDIA's tickets release what their thread has seen by a barrier, and acquire for those whom a barrier lets see them:
+// there is nothing to add.
 DEVICE void publish() {
-#if NVIDIA
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-#else
+#if !NVIDIA
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");
 #endif
 }
 // What was published before the tickets that this block has seen is read afresh from here on.
 DEVICE void refresh() {
-#if NVIDIA
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-#else
+#if !NVIDIA
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent");
 #endif
 }

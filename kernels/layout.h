@@ -28,6 +28,28 @@ template <class A, class B> struct Either<false, A, B> {
 // Where the planes of a row of `blocks` blocks of 32 begin, in bytes.
 struct Planes {
     u32 high, d, m, scales, mins;
+
+    // The i-th of them, the codes first.
+    DEVICE_MEMBER u32 operator[](u32 i) const {
+        switch (i) {
+        case 0: return 0;
+        case 1: return high;
+        case 2: return d;
+        case 3: return m;
+        case 4: return scales;
+        default: return mins;
+        }
+    }
+};
+
+// Where a row lies: in device memory, read once; or in LDS.
+struct Streamed {
+    MEMBER u32x4 sixteen(const void* at) { return load_streamed(at); }
+    MEMBER u32x2 eight(const void* at) { return load_streamed8(at); }
+};
+struct Staged {
+    MEMBER u32x4 sixteen(const void* at) { return whole(*(const u32x4*)at); }
+    MEMBER u32x2 eight(const void* at) { return *(const u32x2*)at; }
 };
 
 // A quantised type. `SUB`: elements a byte of `scales` is for, 0 where d is the only scale. `SIGNED`: those bytes are.
@@ -43,6 +65,8 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     CONSTANT u32 LEN = 32;
     CONSTANT u32 PIECES = sizeof(Block) / 16;
     CONSTANT u32 AHEAD = CODES == BYTES ? IN_FLIGHT / 32 : IN_FLIGHT_NIBBLES / 16;
+    // Rows that a wave takes at a time where they come through LDS (gemv_stream.hip).
+    CONSTANT u32 STREAMED_ROWS = CODES == BYTES ? 2 : 4;
     // Blocks of a GEMV that NVIDIA's registers have room for on an SM (gemv.hip).
     CONSTANT u32 RESIDENT = CODES == BYTES || (HIGH && SUB == 32) ? 2 : 3;
     CONSTANT u32 CODE_BYTES = CODES == NIBBLES ? 16 : CODES == BYTES ? 32 : 8;
@@ -50,15 +74,27 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     // Where the high bits go in a code.
     CONSTANT u32 HIGH_SHIFT = CODES == NIBBLES ? 4 : 2;
 
+    // Planes of a row in their order, of which a type lacks some; and the bytes of one for so many blocks.
+    CONSTANT u32 PLANES = 6;
+    constexpr MEMBER u32 plane_bytes(u32 plane, u32 blocks) {
+        u32 factors = SUB ? blocks / 8 * 2 : blocks * 2;
+        u32 subs = SUB ? blocks * (32 / (SUB ? SUB : 32)) : 0;
+        switch (plane) {
+        case 0: return blocks * CODE_BYTES;
+        case 1: return blocks * HIGH_BYTES;
+        case 2: return factors;
+        case 3: return MINS ? factors : 0;
+        case 4: return subs;
+        default: return MINS ? subs : 0;
+        }
+    }
     MEMBER Planes planes(u32 blocks) {
-        u32 d_bytes = pad16(SUB ? blocks / 8 * 2 : blocks * 2);
-        u32 sub_bytes = pad16(SUB ? blocks * (32 / (SUB ? SUB : 32)) : 0);
         Planes p;
-        p.high = pad16(blocks * CODE_BYTES);
-        p.d = p.high + pad16(blocks * HIGH_BYTES);
-        p.m = p.d + d_bytes;
-        p.scales = p.m + (MINS ? d_bytes : 0);
-        p.mins = p.scales + sub_bytes;
+        p.high = pad16(plane_bytes(0, blocks));
+        p.d = p.high + pad16(plane_bytes(1, blocks));
+        p.m = p.d + pad16(plane_bytes(2, blocks));
+        p.scales = p.m + pad16(plane_bytes(3, blocks));
+        p.mins = p.scales + pad16(plane_bytes(4, blocks));
         return p;
     }
 
@@ -83,20 +119,20 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
 
     // Every load is independent of the others, so that all are in flight at once. What is read 16 bytes a lane is most
     // of the row and streamed; the small planes share cache lines between lanes and iterations, so they are cached.
-    MEMBER Fragment load(const u8* row, const Planes& p, u32 b) {
+    template <class From = Streamed> MEMBER Fragment load(const u8* row, const Planes& p, u32 b) {
         Fragment f;
         if constexpr (CODES == NIBBLES) {
-            u32x4 v = load_streamed(row + b * 16);
+            u32x4 v = From::sixteen(row + b * 16);
             for (u32 i = 0; i < 4; i++)
                 f.codes[i] = v[i];
         } else if constexpr (CODES == BYTES) {
-            u32x4 v = load_streamed(row + b * 32), w = load_streamed(row + b * 32 + 16);
+            u32x4 v = From::sixteen(row + b * 32), w = From::sixteen(row + b * 32 + 16);
             for (u32 i = 0; i < 4; i++) {
                 f.codes[i] = v[i];
                 f.codes[i + 4] = w[i];
             }
         } else {
-            u32x2 v = load_streamed8(row + b * 8);
+            u32x2 v = From::eight(row + b * 8);
             f.codes[0] = v.x;
             f.codes[1] = v.y;
         }
@@ -104,7 +140,7 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
         if constexpr (HIGH == 1) {
             f.high[0] = ((const u32*)(row + p.high))[b];
         } else if constexpr (HIGH == 2) {
-            u32x2 v = load_streamed8(row + p.high + b * 8);
+            u32x2 v = From::eight(row + p.high + b * 8);
             f.high[0] = v.x;
             f.high[1] = v.y;
         }
@@ -207,6 +243,7 @@ template <u32 KIND> struct Float {
     CONSTANT u32 LEN = KIND == 32 ? 4 : 8;
     CONSTANT u32 BYTES = 16 / LEN;
     CONSTANT u32 PIECES = LEN / 4;
+    CONSTANT u32 STREAMED_ROWS = 2;
     CONSTANT u32 RESIDENT = 2;
     CONSTANT u32 AHEAD = IN_FLIGHT / 16;
     // Whether one f16 holds a weight, once scaled: all but f32's 24 bits.
@@ -222,12 +259,16 @@ template <u32 KIND> struct Float {
             return float_of(i & 1 ? v[i >> 1] & 0xffff0000u : v[i >> 1] << 16);
     }
 
+    CONSTANT u32 PLANES = 1;
+    constexpr MEMBER u32 plane_bytes(u32, u32 units) { return 16 * units; }
     MEMBER Planes planes(u32) { return Planes{}; }
 
     struct Fragment {
         u32x4 v;
     };
-    MEMBER Fragment load(const u8* row, const Planes&, u32 unit) { return Fragment{load_streamed(row + 16 * unit)}; }
+    template <class From = Streamed> MEMBER Fragment load(const u8* row, const Planes&, u32 unit) {
+        return Fragment{From::sixteen(row + 16 * unit)};
+    }
 
     // LEN activations in LDS.
     struct Input {

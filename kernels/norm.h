@@ -12,7 +12,7 @@ DEVICE f64 block_sum(f64 v, u32 thread, u32 threads) {
     if (lane == 0)
         waves[thread / WAVE] = v;
     // The sums of all waves are in LDS before any is read. It is written once a launch, so nothing waits afterwards.
-    barrier();
+    barrier_of(threads);
     // Pairs, then pairs of pairs, the same in all threads. Up to eight waves each thread reads all of.
     if (count <= 8) {
         f64 sums[8];

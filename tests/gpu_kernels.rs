@@ -26,6 +26,7 @@ const TESTS: &[runner::Test<Bench>] = &[
     ("gemv", matrices::gemv),
     ("gemv_in_every_shape_of_group", matrices::every_group),
     ("gemv_of_rows_longer_than_the_lds", matrices::long_rows),
+    ("gemv_through_lds", matrices::streamed),
     ("gemv3", matrices::gemv3),
     ("gemv_after_a_norm", matrices::normed),
     ("gated_gemv", matrices::gated),

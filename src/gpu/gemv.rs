@@ -1,5 +1,5 @@
 //! How the `gemv` kernels are launched: lanes a row, threads a block, blocks, and bytes that L2 is
-//! asked for ahead.
+//! asked for ahead; or, where weights come through LDS, the ring that they come through.
 //!
 //! The kernels' own limits (`kernels/gemv.hip`), which every choice here respects, whatever the tuning
 //! table says:
@@ -9,11 +9,15 @@
 //! - There is something for every block: no more blocks than pairs of rows, or runs of [`RUN`] rows
 //!   where those are rounded to integers together.
 //! - Activations lie in LDS, [`STAGED_BYTES`] at a time; a row that is normalised has to fit.
+//!
+//! And of `kernels/gemv_stream.hip`: ten waves, of which [`STREAM_WAVES`] compute; all activations lie
+//! in LDS; at most [`SLOTS`] slots, and two at least unless a block has one task alone.
 
 use super::geometry::{Geometry, Machine};
 use super::hardware::Hardware;
+use super::launch::Shared;
 use super::pack::row_layout;
-use super::tuning::{Class, Kind};
+use super::tuning::{Choice, Class, Kind};
 use crate::dtype::DType;
 
 /// Threads of a block at most.
@@ -22,6 +26,10 @@ pub const THREADS: u32 = 256;
 pub const RUN: u32 = 32;
 /// Bytes of activations in LDS at a time.
 pub const STAGED_BYTES: u32 = 40_960;
+/// Lanes of a wave, and waves that compute, where weights come through LDS; and slots at most.
+const WARP: u32 = 32;
+const STREAM_WAVES: u32 = 8;
+const SLOTS: u32 = 8;
 /// Bytes of a block of 32 quantised activations.
 const BLOCK_BYTES: u32 = 80;
 /// Threads of a compute unit that are work enough for it.
@@ -60,16 +68,34 @@ pub struct GemvLaunch {
     pub row_bytes: u32,
     /// Bytes of each of a group's rows that L2 is asked for ahead of the loads.
     pub hinted_bytes: u32,
+    /// How weights come through LDS, if they do.
+    pub ring: Option<Ring>,
     /// What the tuning table was asked for.
     pub key: (Kind, DType, Class),
 }
 
 impl GemvLaunch {
+    /// The kernel that is launched: `gemv` or `gated_gemv`, and the type.
+    pub fn kernel(&self) -> String {
+        let (kind, dtype, _) = self.key;
+        let product = match kind {
+            Kind::Gated => "gated_gemv",
+            Kind::Plain | Kind::Normed => "gemv",
+        };
+        let way = if self.ring.is_some() { "_stream" } else { "" };
+        format!("{product}{way}_{}", dtype.name().to_ascii_lowercase())
+    }
+
     /// The kernel's last arguments: how many of what is shared each block has, how many blocks have one
     /// more, and what L2 is asked for: whole pairs of rows ahead, or bytes of the first pair's rows.
-    /// Divisions of runtime numbers are long on a GPU, and nothing could be loaded before them.
+    /// Where weights come through LDS, the last two are groups and slots. Divisions of runtime numbers
+    /// are long on a GPU, and nothing could be loaded before them.
     pub fn shares(&self) -> [u32; 4] {
         let blocks = self.geometry.grid[0];
+        let (each, more) = (self.shared / blocks, self.shared % blocks);
+        if let Some(ring) = self.ring {
+            return [each, more, ring.groups, ring.slots];
+        }
         let pairs = self.hinted_bytes / self.row_bytes;
         // Requests are of whole 16 bytes.
         let bytes = if pairs == 0 {
@@ -77,11 +103,24 @@ impl GemvLaunch {
         } else {
             0
         };
-        [self.shared / blocks, self.shared % blocks, pairs, bytes]
+        [each, more, pairs, bytes]
     }
 }
 
-/// `gemv_<type>`.
+impl GemvLaunch {
+    /// What blocks share of a gated launch of `n` rows that rounds its results: runs of them.
+    pub fn shared_runs(&self, n: u32) -> Shared {
+        match self.ring {
+            Some(_) => Shared {
+                tickets: n.div_ceil(RUN) as usize,
+                sums_bytes: 4 * n as usize,
+            },
+            None => Shared::default(),
+        }
+    }
+}
+
+/// `gemv_<type>`, or `gemv_stream_<type>`.
 pub fn gemv(hardware: &Hardware, shape: GemvShape) -> GemvLaunch {
     let GemvShape {
         dtype,
@@ -89,23 +128,24 @@ pub fn gemv(hardware: &Hardware, shape: GemvShape) -> GemvLaunch {
         k,
         normed,
     } = shape;
-    let kind = if normed { Kind::Normed } else { Kind::Plain };
-    let pairs: u32 = n.iter().map(|n| n.div_ceil(2)).sum();
     let products = Products {
-        kind,
+        kind: if normed { Kind::Normed } else { Kind::Plain },
         dtype,
-        pairs,
+        pairs: n.iter().map(|n| n.div_ceil(2)).sum(),
         k,
         normed,
-        shared: pairs,
     };
-    launch(hardware, products, |groups, most| {
-        pairs.div_ceil(groups).min(most).max(1)
+    let pairs = products.pairs;
+    products.launch(hardware, |way, most| match way {
+        Way::Registers { groups } => (pairs, pairs.div_ceil(groups).min(most)),
+        Way::Lds { rows } => {
+            let tasks: u32 = n.iter().map(|n| n.div_ceil(rows)).sum();
+            (tasks, tasks.min(most))
+        }
     })
 }
 
-/// `gated_gemv_<type>`: a run a block where results are rounded, so that the device's scheduler evens
-/// out what is left over.
+/// `gated_gemv_<type>`, or `gated_gemv_stream_<type>`.
 pub fn gated_gemv(hardware: &Hardware, shape: GatedShape) -> GemvLaunch {
     let GatedShape {
         dtype,
@@ -114,79 +154,153 @@ pub fn gated_gemv(hardware: &Hardware, shape: GatedShape) -> GemvLaunch {
         normed,
         quantizes,
     } = shape;
-    let shared = if quantizes { n.div_ceil(RUN) } else { n };
     let products = Products {
         kind: Kind::Gated,
         dtype,
         pairs: n,
         k,
         normed,
-        shared,
     };
-    launch(hardware, products, |groups, most| {
-        match quantizes {
-            true => shared,
-            false => n.div_ceil(groups).min(most),
+    let runs = n.div_ceil(RUN);
+    products.launch(hardware, |way, most| match way {
+        // The device's scheduler evens out what is left over.
+        Way::Registers { .. } if quantizes => (runs, runs),
+        Way::Registers { groups } => (n, n.div_ceil(groups).min(most)),
+        Way::Lds { rows } => {
+            let tasks = n.div_ceil(rows / 2);
+            (tasks, tasks.min(most))
         }
-        .max(1)
     })
 }
 
-/// What a launch computes: `pairs` pairs of rows, dealt to blocks as `shared` things.
+/// Where the weights of a launch come to.
+enum Way {
+    /// A block has so many groups of lanes, each with a pair of rows at a time.
+    Registers { groups: u32 },
+    /// A block has so many rows at a time.
+    Lds { rows: u32 },
+}
+
+/// What a launch computes: `pairs` pairs of rows.
 struct Products {
     kind: Kind,
     dtype: DType,
     pairs: u32,
     k: u32,
     normed: bool,
-    shared: u32,
 }
 
-/// A launch; `blocks(groups, most)` says how many blocks.
-fn launch(hardware: &Hardware, products: Products, blocks: impl Fn(u32, u32) -> u32) -> GemvLaunch {
-    let Products {
-        kind,
-        dtype,
-        pairs,
-        k,
-        normed,
-        shared,
-    } = products;
-    let row_bytes = row_layout(dtype, k as usize).stride as u64;
-    let class = Class::of_bytes(2 * u64::from(pairs) * row_bytes);
-    let choice = hardware.tuning.choice(kind, dtype, class);
-    let (unit_len, unit_bytes) = match dtype {
+impl Products {
+    /// A launch; `deal` says how many things blocks share and how many blocks there are, for as many as
+    /// can be resident at most.
+    fn launch(&self, hardware: &Hardware, deal: impl Fn(Way, u32) -> (u32, u32)) -> GemvLaunch {
+        let &Products {
+            kind,
+            dtype,
+            pairs,
+            k,
+            ..
+        } = self;
+        let row_bytes = row_layout(dtype, k as usize).stride as u32;
+        let class = Class::of_bytes(2 * u64::from(pairs) * u64::from(row_bytes));
+        let choice = hardware.tuning.choice(kind, dtype, class);
+        let most = hardware.compute_units.saturating_mul(choice.blocks);
+        if let Some(mut ring) = Ring::new(dtype, k, row_bytes, choice) {
+            let (shared, blocks) = deal(Way::Lds { rows: ring.rows }, most);
+            let blocks = blocks.max(1);
+            // LDS that a launch has no use for is room for the next one's.
+            ring.slots = ring.slots.min(shared.div_ceil(blocks)).max(1);
+            let slot_bytes = ring.rows * row_bytes;
+            return GemvLaunch {
+                geometry: Geometry {
+                    grid: [blocks, 1, 1],
+                    block: [WARP, STREAM_WAVES + 2, 1],
+                    lds_bytes: activations(dtype, k).1 + ring.slots * slot_bytes,
+                },
+                shared,
+                row_bytes,
+                hinted_bytes: 0,
+                ring: Some(ring),
+                key: (kind, dtype, class),
+            };
+        }
+        let (units, staged) = activations(dtype, k);
+        let enough = hardware.compute_units.saturating_mul(ENOUGH_THREADS);
+        let lanes = match choice.lanes {
+            0 => lanes_per_row(units, pairs, hardware.machine.wave(), enough),
+            lanes => lanes.min(hardware.machine.wave()),
+        };
+        let groups = choice.threads / lanes;
+        let (shared, blocks) = deal(Way::Registers { groups }, most);
+        let blocks = blocks.max(1);
+        // Every group has as much of what L2 is to hold; it asks for two rows.
+        let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
+        let turns = u64::from(pairs.div_ceil(blocks).div_ceil(groups));
+        // NVIDIA's kernels copy a row that they normalise, and the norm's weights, to LDS first.
+        let copies = match (self.normed, hardware.machine) {
+            (true, Machine::Nvidia) => 2 * 16 * k.div_ceil(4),
+            _ => 0,
+        };
+        GemvLaunch {
+            geometry: Geometry {
+                grid: [blocks, 1, 1],
+                block: [lanes, groups, 1],
+                lds_bytes: staged.min(STAGED_BYTES) + copies,
+            },
+            shared,
+            row_bytes,
+            hinted_bytes: share.min(turns * u64::from(row_bytes)) as u32,
+            ring: None,
+            key: (kind, dtype, class),
+        }
+    }
+}
+
+/// Units of a row, and bytes of activations for them.
+fn activations(dtype: DType, k: u32) -> (u32, u32) {
+    let (len, bytes) = match dtype {
         DType::F32 => (4, 16),
         DType::F16 | DType::BF16 => (8, 32),
         _ => (32, BLOCK_BYTES),
     };
-    let units = k.div_ceil(unit_len);
-    let enough = hardware.compute_units.saturating_mul(ENOUGH_THREADS);
-    let lanes = match choice.lanes {
-        0 => lanes_per_row(units, pairs, hardware.machine.wave(), enough),
-        lanes => lanes.min(hardware.machine.wave()),
-    };
-    let groups = choice.threads / lanes;
-    let most = hardware.compute_units.saturating_mul(choice.blocks);
-    let blocks = blocks(groups, most);
-    // Every group has as much of what L2 is to hold; it asks for two rows.
-    let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
-    let turns = u64::from(pairs.div_ceil(blocks).div_ceil(groups));
-    // NVIDIA's kernels copy a row that they normalise, and the norm's weights, to LDS first.
-    let copies = match (normed, hardware.machine) {
-        (true, Machine::Nvidia) => 2 * 16 * k.div_ceil(4),
-        _ => 0,
-    };
-    GemvLaunch {
-        geometry: Geometry {
-            grid: [blocks, 1, 1],
-            block: [lanes, groups, 1],
-            lds_bytes: units.saturating_mul(unit_bytes).min(STAGED_BYTES) + copies,
-        },
-        shared,
-        row_bytes: row_bytes as u32,
-        hinted_bytes: share.min(turns * row_bytes) as u32,
-        key: (kind, dtype, class),
+    let units = k.div_ceil(len);
+    (units, units.saturating_mul(bytes))
+}
+
+/// How the weights of a block come through LDS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Groups of waves, each with rows of its own.
+    pub groups: u32,
+    /// Rows of a slot.
+    pub rows: u32,
+    pub slots: u32,
+}
+
+impl Ring {
+    /// As many slots as the tuning table leaves room for beside the activations; none where fewer than
+    /// two would fit.
+    fn new(dtype: DType, k: u32, row_bytes: u32, choice: Choice) -> Option<Ring> {
+        let (units, staged) = activations(dtype, k);
+        let waves = units.div_ceil(WARP).next_power_of_two().min(STREAM_WAVES);
+        let groups = STREAM_WAVES / waves;
+        let rows = groups * streamed_rows(dtype);
+        let room = (choice.lds_kib * 1024).checked_sub(staged)?;
+        let slots = (room / rows.checked_mul(row_bytes)?).min(SLOTS);
+        (slots >= 2).then_some(Ring {
+            groups,
+            rows,
+            slots,
+        })
+    }
+}
+
+/// Rows that a wave takes at a time: `STREAMED_ROWS` of `kernels/layout.h`.
+fn streamed_rows(dtype: DType) -> u32 {
+    match dtype {
+        DType::Q8_0 => 2,
+        _ if dtype.is_float() => 2,
+        _ => 4,
     }
 }
 
@@ -207,11 +321,74 @@ fn lanes_per_row(units: u32, pairs: u32, wave: u32, enough: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::tuning::Tuning;
+
+    /// A device on which blocks have so much LDS for their weights.
+    fn tuned(machine: impl Into<Machine>, lds_kib: u32) -> Hardware {
+        let choice = Choice {
+            lanes: 0,
+            threads: 256,
+            blocks: 2,
+            hint_kib: 0,
+            lds_kib,
+        };
+        Hardware {
+            tuning: Tuning::uniform(choice),
+            ..Hardware::typical(machine)
+        }
+    }
+
+    /// What an SM of sm_90 gives a block, less what the kernels declare.
+    const MOST_LDS: u32 = 225 << 10;
+
+    #[test]
+    fn rings_fit_and_every_block_has_a_task() {
+        let mut streaming = 0;
+        for lds_kib in [64, 110, 224] {
+            let hardware = tuned(Machine::Nvidia, lds_kib);
+            for &dtype in DType::RUNNABLE {
+                for k in [256, 576, 4096, 11_008, 28_672] {
+                    for n in [1, 33, 4096, 128_256] {
+                        let plain = GemvShape {
+                            dtype,
+                            n: [n, n / 2, 0],
+                            k,
+                            normed: false,
+                        };
+                        let gated = GatedShape {
+                            dtype,
+                            n,
+                            k,
+                            normed: false,
+                            quantizes: true,
+                        };
+                        for launch in [gemv(&hardware, plain), gated_gemv(&hardware, gated)] {
+                            let place = format!("{dtype} {n} {k} {lds_kib}: {launch:?}");
+                            let Some(ring) = launch.ring else { continue };
+                            streaming += 1;
+                            let blocks = launch.geometry.grid[0];
+                            let [each, more, groups, slots] = launch.shares();
+                            assert_eq!(each * blocks + more, launch.shared, "{place}");
+                            assert!(each >= 1, "{place}");
+                            assert!(slots >= 2 || each + u32::from(more > 0) == 1, "{place}");
+                            assert!(slots <= SLOTS, "{place}");
+                            assert!(groups.is_power_of_two() && groups <= 8, "{place}");
+                            // A gated run of 32 is whole tasks, and a wave has a lane a row.
+                            assert!(ring.rows <= 32 && ring.rows >= 2, "{place}");
+                            assert!(launch.geometry.lds_bytes <= lds_kib << 10, "{place}");
+                            assert!(launch.geometry.lds_bytes <= MOST_LDS, "{place}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(streaming > 100, "{streaming}");
+    }
 
     #[test]
     fn every_block_has_work_and_is_whole_waves() {
         for wave in [32, 64] {
-            let hardware = Hardware::typical(wave);
+            let hardware = tuned(wave, 0);
             for &dtype in DType::RUNNABLE {
                 for k in [32, 64, 256, 576, 1536, 4096, 11_008, 28_672] {
                     for n in [1, 3, 64, 576, 1537, 4096, 32_000, 128_256] {
@@ -259,7 +436,7 @@ mod tests {
 
     #[test]
     fn shapes_we_know() {
-        let hardware = Hardware::typical(32);
+        let hardware = tuned(32, 0);
         let shape = |dtype, n, k| GemvShape {
             dtype,
             n: [n, 0, 0],

@@ -226,7 +226,8 @@ mod tests {
     #[test]
     fn without_a_row_large_tiles_fill_a_device_or_small_ones_are_taken() {
         let tile = |machine: Machine, n, rows, gated| {
-            let hardware = Hardware::typical(machine);
+            let mut hardware = Hardware::typical(machine);
+            hardware.tuning = hardware.tuning.with_gemm(Vec::new());
             let launch = gemm_half(&hardware, shape(n, 4096, rows, gated));
             (launch.tile.to_string(), launch.tiles())
         };

@@ -131,8 +131,8 @@ impl Lower<'_> {
     }
 
     /// A launch whose geometry the tuning table has a say in.
-    fn push_tuned(&mut self, kernel: String, launch: GemvLaunch, args: Vec<Arg>) {
-        self.push(kernel, launch.geometry, args);
+    fn push_tuned(&mut self, launch: GemvLaunch, args: Vec<Arg>) {
+        self.push(launch.kernel(), launch.geometry, args);
         let pushed = self.out.last_mut().expect("it was just pushed");
         let (kind, dtype, class) = launch.key;
         pushed.tuned = Some(Tuned::Gemv(kind, dtype, class));

@@ -14,7 +14,7 @@ use super::tuning::{Choice, Class, GemmKey, GemmRow, Kind, Row, Tuning};
 use super::{Gpu, GpuError};
 use crate::dtype::DType;
 use crate::program::{Program, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Steps of which each launch's shortest time counts.
@@ -34,11 +34,16 @@ const SHAPES: &[(u32, u32)] = &[
 ];
 /// KiB asked of L2 that are tried.
 const HINTS: &[u32] = &[0, 4 << 10, 8 << 10, 16 << 10, 24 << 10, 32 << 10];
+/// KiB of LDS of a block that are tried where weights can come through it.
+const LDS: &[u32] = &[48, 64, 92, 110];
 /// What is not better by this is noise, and stays as the general row has it.
 const GAIN: f64 = 0.02;
 
 /// Parts of K that are tried.
 const PARTS: &[u32] = &[1, 2, 3, 4, 8];
+
+/// One of the kernels through whose LDS weights come.
+const STREAMING: &str = "gemv_stream_f32";
 
 /// Launches that are tuned together.
 type Key = (Kind, DType, Class);
@@ -101,6 +106,7 @@ impl Gpu {
             threads,
             blocks,
             hint_kib: 0,
+            lds_kib: 0,
         };
         let mut best: BTreeMap<String, (Key, f64, Choice)> = BTreeMap::new();
         for &(threads, blocks) in SHAPES {
@@ -134,6 +140,7 @@ impl Gpu {
                 threads: choice.threads,
                 blocks: choice.blocks,
                 hint_kib,
+                lds_kib: choice.lds_kib,
             };
             Tuning::uniform(usual).with(rows.map(row))
         };
@@ -148,7 +155,46 @@ impl Gpu {
                 quickest = Some((time, table));
             }
         }
-        Ok(quickest.expect("at least one hint is tried").1)
+        let (time, table) = quickest.expect("at least one hint is tried");
+        let classes: BTreeSet<Class> = best.values().map(|(key, ..)| key.2).collect();
+        self.tune_lds(program, &classes, (time, table))
+    }
+
+    /// The same table, or with rows for weights that come through LDS, where steps are quicker so: how the
+    /// launches of a step overlap, and how evenly their blocks lie, shows only when they are replayed.
+    fn tune_lds(
+        &self,
+        program: &Program,
+        classes: &BTreeSet<Class>,
+        (mut time, mut table): (Duration, Tuning),
+    ) -> Result<Tuning, GpuError> {
+        if self.shared.module.function(STREAMING).is_err() {
+            return Ok(table);
+        }
+        let (threads, blocks) = SHAPES[0];
+        for &class in classes {
+            let mut quickest = None;
+            for &lds_kib in LDS {
+                let row = Row {
+                    kind: None,
+                    dtype: None,
+                    class: Some(class),
+                    lanes: 0,
+                    threads,
+                    blocks,
+                    hint_kib: 0,
+                    lds_kib,
+                };
+                let tried = table.clone().with([row.clone()]);
+                let mut recording = self.record_tuned(program.clone(), tried)?;
+                let taken = replay_time(&mut recording, program)?;
+                if taken < time {
+                    (time, quickest) = (taken, Some(row));
+                }
+            }
+            table = table.with(quickest);
+        }
+        Ok(table)
     }
 }
 

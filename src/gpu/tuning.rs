@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 /// How large the weights of a launch are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Up to 4 MB: latency is what it takes.
@@ -72,6 +72,9 @@ pub struct Choice {
     /// KiB of weights that L2 is asked for ahead, over the whole device; 0 where the hardware has no
     /// such request.
     pub hint_kib: u32,
+    /// KiB of LDS that a block has where its weights come through it, beside the activations; 0: they
+    /// come to registers.
+    pub lds_kib: u32,
 }
 
 /// A row of a table. What it does not say (`kind`, `type`, `class`) it holds for all of.
@@ -88,6 +91,12 @@ pub struct Row {
     pub threads: u32,
     pub blocks: u32,
     pub hint_kib: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lds_kib: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Row {
@@ -97,6 +106,7 @@ impl Row {
             threads: self.threads,
             blocks: self.blocks,
             hint_kib: self.hint_kib,
+            lds_kib: self.lds_kib,
         }
     }
 
@@ -108,7 +118,7 @@ impl Row {
     }
 
     /// What is wrong with it.
-    fn fault(&self) -> Option<Fault> {
+    fn fault(&self, arch: &str) -> Option<Fault> {
         let power = |n: u32, from: u32, to: u32| n.is_power_of_two() && (from..=to).contains(&n);
         if self.lanes != 0 && !power(self.lanes, 8, 64) {
             let allowed = "0, 8, 16, 32 or 64".to_string();
@@ -127,6 +137,15 @@ impl Row {
                 "at most 1048576".into(),
                 self.hint_kib.to_string(),
             ));
+        }
+        let most = if copies_in_bulk(arch) {
+            MOST_LDS_KIB
+        } else {
+            0
+        };
+        if self.lds_kib > most {
+            let allowed = format!("at most {most} on this architecture");
+            return Some(("lds_kib", allowed, self.lds_kib.to_string()));
         }
         type_fault(self.dtype.as_ref())
     }
@@ -211,7 +230,7 @@ impl Tuning {
             what: error.to_string().trim().replace('\n', "; "),
         })?;
         let machine = machine_of(arch);
-        let gemv = file.gemv.iter().map(Row::fault).enumerate();
+        let gemv = file.gemv.iter().map(|row| row.fault(arch)).enumerate();
         let gemm = file.gemm.iter().map(|row| row.fault(machine)).enumerate();
         let faults = gemv.map(|f| (Kernel::Gemv, f));
         let faults = faults.chain(gemm.map(|f| (Kernel::Gemm, f)));
@@ -244,6 +263,7 @@ impl Tuning {
             threads,
             blocks,
             hint_kib,
+            lds_kib,
         } = choice;
         let row = Row {
             kind: None,
@@ -253,6 +273,7 @@ impl Tuning {
             threads,
             blocks,
             hint_kib,
+            lds_kib,
         };
         Tuning {
             gemv: vec![row],
@@ -302,6 +323,15 @@ impl Tuning {
         }
         text + "\n" + &rows
     }
+}
+
+/// LDS of a block at most: what sm_90 gives one, less what the kernels declare.
+const MOST_LDS_KIB: u32 = 224;
+
+/// Whether the hardware copies pieces of any length to LDS (`kernels/gemv_stream.hip`).
+fn copies_in_bulk(arch: &str) -> bool {
+    let version = arch.strip_prefix("sm_");
+    version.is_some_and(|n| n.parse().is_ok_and(|n: u32| n >= 90))
 }
 
 /// The kind of machine that an architecture is.

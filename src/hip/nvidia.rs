@@ -13,9 +13,6 @@ use super::error::HipError;
 use super::module::Image;
 use super::sys::{Handle, Library, Names, SHAPES, SUCCESS, Shape, Status, Symbol, same, shape};
 
-/// Bytes of dynamic LDS a block may have without the function being told.
-const LDS_WITHOUT_ASKING: u32 = 48 << 10;
-
 /// The file names of the driver: the name every driver installs, and the link of the development package.
 pub const FILE_NAMES: &[&str] = &["libcuda.so.1", "libcuda.so"];
 
@@ -333,9 +330,15 @@ impl Dialect for Nvidia {
         bytes: u32,
         subject: &dyn Fn() -> String,
     ) -> Result<(), HipError> {
-        // The setting is the function's, not the launch's: asking for little would take away what a
-        // larger launch of the same function was promised.
-        if bytes <= LDS_WITHOUT_ASKING {
+        // The setting is the function's, not the launch's: asking for less would take away what a larger launch of the
+        // same function was promised. At first it is 48 KiB less what the function declares.
+        let row = &driver.table.function_attribute;
+        let mut allowed = 0;
+        // SAFETY: `allowed` is a place for the `int` that is written; `function` is a live handle, by whoever holds the
+        // `Function`.
+        let status = unsafe { (row.function)(&mut allowed, MAX_DYNAMIC_LDS as i32, function) };
+        driver.check(status, row.name, subject)?;
+        if i64::from(bytes) <= i64::from(allowed) {
             return Ok(());
         }
         // More than the type holds is more than any device has, which the driver is left to say.

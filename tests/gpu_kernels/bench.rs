@@ -80,6 +80,11 @@ impl Bench {
         }
     }
 
+    /// Whether the kernels through whose LDS weights come are there.
+    pub fn copies_in_bulk(&self) -> bool {
+        self.module.function("gemv_stream_f32").is_ok()
+    }
+
     pub fn bytes(&self, bytes: &[u8]) -> DeviceBuffer {
         let buffer = DeviceBuffer::new(&self.device, bytes.len()).expect("device memory");
         self.stream

@@ -8,7 +8,9 @@ use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
 use greta_infer::gpu::geometry::{self, GatedShape, GemvLaunch, GemvShape};
+use greta_infer::gpu::hardware::Hardware;
 use greta_infer::gpu::pack::row_layout;
+use greta_infer::gpu::tuning::{Choice, Tuning};
 use greta_infer::hip::DeviceBuffer;
 use half::f16;
 
@@ -138,7 +140,7 @@ impl Products {
         residual: Option<&DeviceBuffer>,
         launch: GemvLaunch,
     ) {
-        let (step, dtype, k) = (bench.step(3, 1), self.w[0].dtype, self.w[0].k as u32);
+        let (step, k) = (bench.step(3, 1), self.w[0].k as u32);
         let n = self.n.map(|n| n as u32);
         let ([w0, w1, w2], [y0, y1, y2]) = (&self.packed, &self.y);
         let stride = self.w[0].stride();
@@ -147,7 +149,7 @@ impl Products {
             &step, x, norm, EPS, k, w0, y0, n[0], w1, y1, n[1], w2, y2, n[2], stride, residual,
             each, more, pairs, bytes
         ];
-        bench.launch(&name("gemv", dtype), launch.geometry, args);
+        bench.launch(&launch.kernel(), launch.geometry, args);
     }
 }
 
@@ -182,12 +184,58 @@ fn shape(dtype: DType, n: usize, k: usize, normed: bool) -> GemvShape {
     }
 }
 
+/// The device, with a table that gives blocks so much LDS for their weights.
+fn tuned(bench: &Bench, lds_kib: u32) -> Hardware {
+    let choice = Choice {
+        lanes: 0,
+        threads: 256,
+        blocks: 1,
+        hint_kib: 0,
+        lds_kib,
+    };
+    Hardware {
+        tuning: Tuning::uniform(choice),
+        ..bench.hardware.clone()
+    }
+}
+
+/// Weights in registers and, where they can come through LDS, with as much of it as leaves two slots to most types,
+/// and to all.
+fn ways(bench: &Bench) -> Vec<Hardware> {
+    let lds: &[u32] = match bench.copies_in_bulk() {
+        true => &[0, 60, ALL_LDS_KIB],
+        false => &[0],
+    };
+    lds.iter().map(|&lds_kib| tuned(bench, lds_kib)).collect()
+}
+
+/// Room for two slots of the longest rows here.
+const ALL_LDS_KIB: u32 = 216;
+
+/// Rows that come through slots several times around.
+pub fn streamed(bench: &Bench) {
+    for (index, hardware) in ways(bench).iter().enumerate().skip(1) {
+        for &dtype in DType::RUNNABLE {
+            for k in [4864, 11_008] {
+                for (n, blocks) in [(1, 1), (67, 3), (400, 2)] {
+                    let mut launch = geometry::gemv(hardware, shape(dtype, n, k, false));
+                    launch.geometry.grid[0] = blocks;
+                    assert!(index == 1 || launch.ring.is_some(), "{launch:?}");
+                    check_gemv(bench, dtype, n, k, launch, n != 400);
+                }
+            }
+        }
+    }
+}
+
 pub fn gemv(bench: &Bench) {
-    for &dtype in DType::RUNNABLE {
-        for &k in widths(dtype) {
-            for n in [1, 2, 67] {
-                let launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
-                check_gemv(bench, dtype, n, k, launch, n != 2);
+    for hardware in ways(bench) {
+        for &dtype in DType::RUNNABLE {
+            for &k in widths(dtype) {
+                for n in [1, 2, 67] {
+                    let launch = geometry::gemv(&hardware, shape(dtype, n, k, false));
+                    check_gemv(bench, dtype, n, k, launch, n != 2);
+                }
             }
         }
     }
@@ -196,6 +244,7 @@ pub fn gemv(bench: &Bench) {
 /// Shapes that the geometry would not choose at these sizes: few blocks that walk many rows each, and as
 /// many as there are pairs.
 pub fn every_group(bench: &Bench) {
+    let hardware = tuned(bench, 0);
     for &dtype in DType::RUNNABLE {
         let (n, k) = (71, if dtype.block_len() == 1 { 577 } else { 768 });
         for lanes in [8, 16, 32, 64]
@@ -203,7 +252,7 @@ pub fn every_group(bench: &Bench) {
             .filter(|&lanes| lanes <= bench.wave)
         {
             for (threads, blocks) in [(64, 36), (256, 1), (256, 3)] {
-                let mut launch = geometry::gemv(&bench.hardware, shape(dtype, n, k, false));
+                let mut launch = geometry::gemv(&hardware, shape(dtype, n, k, false));
                 launch.geometry.block = [lanes, threads / lanes, 1];
                 launch.geometry.grid = [blocks, 1, 1];
                 launch.hinted_bytes = 3000 * blocks;
@@ -224,28 +273,25 @@ pub fn long_rows(bench: &Bench) {
 }
 
 pub fn gemv3(bench: &Bench) {
-    for &dtype in DType::RUNNABLE {
-        for n in [[5usize, 3, 4], [64, 33, 0], [1, 1, 1], [37, 0, 20]] {
-            let (k, mut rng) = (if dtype.block_len() == 1 { 72 } else { 256 }, Rng::new(7));
-            let products = Products::new(bench, &mut rng, dtype, n, k);
-            let (x, exact) = activations(&mut rng, dtype, k);
-            let x = bench.bytes(&x);
-            let shape = GemvShape {
-                n: n.map(|n| n as u32),
-                ..shape(dtype, 0, k, false)
-            };
-            products.launch(
-                bench,
-                (&x, None),
-                None,
-                geometry::gemv(&bench.hardware, shape),
-            );
-            for i in 0..3 {
-                let want: Vec<_> = (0..n[i])
-                    .map(|row| products.w[i].dot(row, &exact))
-                    .collect();
-                let place = format!("gemv3 {dtype} {n:?} matrix {i}");
-                assert_near(&bench.read_floats(&products.y[i]), &want, BOUND, &place);
+    for hardware in &ways(bench) {
+        for &dtype in DType::RUNNABLE {
+            for n in [[5usize, 3, 4], [64, 33, 0], [1, 1, 1], [37, 0, 20]] {
+                let (k, mut rng) = (if dtype.block_len() == 1 { 72 } else { 256 }, Rng::new(7));
+                let products = Products::new(bench, &mut rng, dtype, n, k);
+                let (x, exact) = activations(&mut rng, dtype, k);
+                let x = bench.bytes(&x);
+                let shape = GemvShape {
+                    n: n.map(|n| n as u32),
+                    ..shape(dtype, 0, k, false)
+                };
+                products.launch(bench, (&x, None), None, geometry::gemv(hardware, shape));
+                for i in 0..3 {
+                    let want: Vec<_> = (0..n[i])
+                        .map(|row| products.w[i].dot(row, &exact))
+                        .collect();
+                    let place = format!("gemv3 {dtype} {n:?} matrix {i}");
+                    assert_near(&bench.read_floats(&products.y[i]), &want, BOUND, &place);
+                }
             }
         }
     }
@@ -253,54 +299,56 @@ pub fn gemv3(bench: &Bench) {
 
 /// A norm in the prologue gives the bits that the norm's own kernel and the product give one after the other.
 pub fn normed(bench: &Bench) {
-    for &dtype in DType::RUNNABLE {
-        let widths: &[usize] = match dtype.block_len() {
-            1 => &[1, 7, 577, 1024, 8192],
-            32 => &[32, 576, 4096],
-            _ => &[256, 1280],
-        };
-        for &k in widths {
-            let mut rng = Rng::new(k as u64);
-            let (x, weight) = (normal(&mut rng, k), normal(&mut rng, k));
-            let mut padded = x.clone();
-            // A row's padding may hold anything.
-            padded.resize(k.next_multiple_of(16), f32::NAN);
-            let (x, norm) = (bench.floats(&padded), bench.floats(&weight));
-            let step = bench.step(0, 1);
-            let k_ = k as u32;
-            let stride = row_bytes(k) as u32;
-            let between = match dtype.is_float() {
-                true => {
-                    let y = bench.nans(k.next_multiple_of(16));
-                    let args = args![&step, &x, 0u32, &norm, EPS, &y, 0u32, k_, 1u32, 1u32];
-                    bench.launch("rms_norm", geometry::rms_norm(k_, 1, 1), args);
-                    y
-                }
-                false => {
-                    let y = bench.nans(row_bytes(k) / 4);
-                    let args = args![&step, &x, 0u32, &norm, EPS, &y, stride, k_, 1u32];
-                    bench.launch(
-                        "rms_norm_quantize",
-                        geometry::rms_norm_quantize(k_, 1),
-                        args,
-                    );
-                    y
-                }
+    for hardware in &ways(bench) {
+        for &dtype in DType::RUNNABLE {
+            let widths: &[usize] = match dtype.block_len() {
+                1 => &[1, 7, 577, 1024, 8192],
+                32 => &[32, 576, 4096],
+                _ => &[256, 1280],
             };
-            let products = Products::new(bench, &mut rng, dtype, [9, 0, 0], k);
-            let launch = geometry::gemv(&bench.hardware, shape(dtype, 9, k, true));
-            products.launch(bench, (&between, None), None, launch);
-            let want = bench.read(&products.y[0]);
-            let again = Products {
-                y: [9, 0, 0].map(|n| bench.nans(n)),
-                ..products
-            };
-            again.launch(bench, (&x, Some(&norm)), None, launch);
-            assert_eq!(
-                bench.read(&again.y[0]),
-                want,
-                "normed gemv {dtype} [9, {k}]"
-            );
+            for &k in widths {
+                let mut rng = Rng::new(k as u64);
+                let (x, weight) = (normal(&mut rng, k), normal(&mut rng, k));
+                let mut padded = x.clone();
+                // A row's padding may hold anything.
+                padded.resize(k.next_multiple_of(16), f32::NAN);
+                let (x, norm) = (bench.floats(&padded), bench.floats(&weight));
+                let step = bench.step(0, 1);
+                let k_ = k as u32;
+                let stride = row_bytes(k) as u32;
+                let between = match dtype.is_float() {
+                    true => {
+                        let y = bench.nans(k.next_multiple_of(16));
+                        let args = args![&step, &x, 0u32, &norm, EPS, &y, 0u32, k_, 1u32, 1u32];
+                        bench.launch("rms_norm", geometry::rms_norm(k_, 1, 1), args);
+                        y
+                    }
+                    false => {
+                        let y = bench.nans(row_bytes(k) / 4);
+                        let args = args![&step, &x, 0u32, &norm, EPS, &y, stride, k_, 1u32];
+                        bench.launch(
+                            "rms_norm_quantize",
+                            geometry::rms_norm_quantize(k_, 1),
+                            args,
+                        );
+                        y
+                    }
+                };
+                let products = Products::new(bench, &mut rng, dtype, [9, 0, 0], k);
+                let launch = geometry::gemv(hardware, shape(dtype, 9, k, true));
+                products.launch(bench, (&between, None), None, launch);
+                let want = bench.read(&products.y[0]);
+                let again = Products {
+                    y: [9, 0, 0].map(|n| bench.nans(n)),
+                    ..products
+                };
+                again.launch(bench, (&x, Some(&norm)), None, launch);
+                assert_eq!(
+                    bench.read(&again.y[0]),
+                    want,
+                    "normed gemv {dtype} [9, {k}]"
+                );
+            }
         }
     }
 }
@@ -316,74 +364,89 @@ pub fn activated(x: f64, kind: u32) -> f64 {
 
 /// Gate and up: as f32 against f64, and as blocks against the f32 rounded by the CPU.
 pub fn gated(bench: &Bench) {
-    for &dtype in DType::RUNNABLE {
-        for (n, kind, blocks) in [(1usize, 0u32, 1), (35, 1, 2), (160, 0, 3)] {
-            let (k, mut rng) = (if dtype.block_len() == 1 { 130 } else { 512 }, Rng::new(11));
-            let w = [(); 2].map(|()| Matrix::new(&mut rng, dtype, n, k));
-            let (x, exact) = activations(&mut rng, dtype, k);
-            let (step, x) = (bench.step(0, 1), bench.bytes(&x));
-            let packed = [0, 1].map(|i| bench.bytes(&w[i].packed));
-            let run = |y: &DeviceBuffer, quantizes: bool| {
-                let shape = GatedShape {
-                    dtype,
-                    n: n as u32,
-                    k: k as u32,
-                    normed: false,
-                    quantizes,
+    for hardware in &ways(bench) {
+        for &dtype in DType::RUNNABLE {
+            for (n, kind, blocks) in [(1usize, 0u32, 1), (35, 1, 2), (160, 0, 3), (200, 0, 7)] {
+                // Of the last, tasks are a few rows each, and some runs have rows in three blocks.
+                let k = match dtype.block_len() {
+                    _ if n == 200 => 4096,
+                    1 => 130,
+                    _ => 512,
                 };
-                let mut launch = geometry::gated_gemv(&bench.hardware, shape);
-                if quantizes {
-                    // Some blocks have several runs, and some more than others.
-                    launch.geometry.grid[0] = blocks;
-                }
-                let [each, more, pairs, bytes] = launch.shares();
-                let args = args![
-                    &step,
-                    &x,
-                    None::<&DeviceBuffer>,
-                    EPS,
-                    k as u32,
-                    &packed[0],
-                    &packed[1],
-                    w[0].stride(),
-                    y,
-                    n as u32,
-                    kind,
-                    u32::from(quantizes),
-                    each,
-                    more,
-                    pairs,
-                    bytes
-                ];
-                bench.launch(&name("gated_gemv", dtype), launch.geometry, args);
-            };
-            let y = bench.nans(n);
-            run(&y, false);
-            let want: Vec<_> = (0..n)
-                .map(|row| {
-                    let ((gate, gate_size), (up, up_size)) =
-                        (w[0].dot(row, &exact), w[1].dot(row, &exact));
-                    let active = activated(gate, kind);
-                    // An error of the gate passes with a slope of at most 1.13, and e^x has one of its own.
-                    (
-                        active * up,
-                        active.abs() * up_size + 2.0 * gate_size * up.abs(),
-                    )
-                })
-                .collect();
-            let got = bench.read_floats(&y);
-            assert_near(&got, &want, 2e-6, &format!("gated {dtype} [{n}, {k}]"));
+                let mut rng = Rng::new(11);
+                let w = [(); 2].map(|()| Matrix::new(&mut rng, dtype, n, k));
+                let (x, exact) = activations(&mut rng, dtype, k);
+                let (step, x) = (bench.step(0, 1), bench.bytes(&x));
+                let packed = [0, 1].map(|i| bench.bytes(&w[i].packed));
+                let (shared, tickets) = (bench.nans(n), bench.bytes(&vec![0; 4 * n.div_ceil(32)]));
+                let run = |y: &DeviceBuffer, quantizes: bool| {
+                    let shape = GatedShape {
+                        dtype,
+                        n: n as u32,
+                        k: k as u32,
+                        normed: false,
+                        quantizes,
+                    };
+                    let mut launch = geometry::gated_gemv(hardware, shape);
+                    if quantizes {
+                        // Some blocks have several runs, and some more than others.
+                        launch.geometry.grid[0] = blocks;
+                    }
+                    let [each, more, pairs, bytes] = launch.shares();
+                    let mut args = args![
+                        &step,
+                        &x,
+                        None::<&DeviceBuffer>,
+                        EPS,
+                        k as u32,
+                        &packed[0],
+                        &packed[1],
+                        w[0].stride(),
+                        y,
+                        n as u32,
+                        kind,
+                        u32::from(quantizes),
+                        each,
+                        more,
+                        pairs,
+                        bytes
+                    ]
+                    .to_vec();
+                    if launch.ring.is_some() {
+                        args.extend_from_slice(args![&shared, &tickets]);
+                    }
+                    bench.launch(&launch.kernel(), launch.geometry, &args);
+                };
+                let y = bench.nans(n);
+                run(&y, false);
+                let want: Vec<_> = (0..n)
+                    .map(|row| {
+                        let ((gate, gate_size), (up, up_size)) =
+                            (w[0].dot(row, &exact), w[1].dot(row, &exact));
+                        let active = activated(gate, kind);
+                        // An error of the gate passes with a slope of at most 1.13, and e^x has one of its own.
+                        (
+                            active * up,
+                            active.abs() * up_size + 2.0 * gate_size * up.abs(),
+                        )
+                    })
+                    .collect();
+                let got = bench.read_floats(&y);
+                assert_near(&got, &want, 2e-6, &format!("gated {dtype} [{n}, {k}]"));
 
-            let blocks_bytes = n.div_ceil(32) * BLOCK_BYTES;
-            let y = bench.nans(blocks_bytes / 4);
-            run(&y, true);
-            let mut rounded = vec![0u8; row_bytes(n)];
-            // SAFETY: a row, four-byte aligned as allocations of this size are, and the path is portable.
-            unsafe { quantise_row(Isa::Portable, &got, rounded.as_mut_ptr()) };
-            assert!(
-                bench.read(&y) == rounded[..blocks_bytes],
-                "gated {dtype} [{n}, {k}] quantised"
-            );
+                let blocks_bytes = n.div_ceil(32) * BLOCK_BYTES;
+                let y = bench.nans(blocks_bytes / 4);
+                run(&y, true);
+                let mut rounded = vec![0u8; row_bytes(n)];
+                // SAFETY: a row, four-byte aligned as allocations of this size are, and the path is portable.
+                unsafe { quantise_row(Isa::Portable, &got, rounded.as_mut_ptr()) };
+                assert!(
+                    bench.read(&y) == rounded[..blocks_bytes],
+                    "gated {dtype} [{n}, {k}] quantised"
+                );
+                let left = bench.read(&tickets);
+                assert!(left.iter().all(|&b| b == 0), "tickets are put back");
+            }
         }
     }
 }

@@ -165,7 +165,7 @@ impl Lower<'_> {
         for share in launch.shares() {
             args.u32(share);
         }
-        self.push_tuned(typed("gemv", dtype), launch, args.0);
+        self.push_tuned(launch, args.0);
     }
 
     pub(super) fn gated_gemv(&mut self, launch: &Launch, activation: Activation, norm: Norm) {
@@ -196,7 +196,11 @@ impl Lower<'_> {
         for share in launch.shares() {
             args.u32(share);
         }
-        self.push_tuned(typed("gated_gemv", dtype), launch, args.0);
+        if launch.ring.is_some() {
+            args.sums().tickets();
+        }
+        self.push_tuned(launch, args.0);
+        self.shares(launch.shared_runs(n));
     }
 
     fn matrix(&self, id: WeightId) -> (DType, u32, u32) {

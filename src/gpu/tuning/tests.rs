@@ -150,6 +150,23 @@ fn rows_of_products_that_kernels_cannot_run_are_refused() {
 }
 
 #[test]
+fn weights_come_through_lds_where_copies_exist() {
+    let row = |lds_kib: u32| {
+        format!(
+            "gemv = [{{ lanes = 0, threads = 256, blocks = 2, hint_kib = 0, lds_kib = {lds_kib} }}]"
+        )
+    };
+    for arch in ["sm_90", "sm_100", "sm_120"] {
+        assert!(Tuning::parse(arch, &row(110)).is_ok(), "{arch}");
+        assert!(Tuning::parse(arch, &row(225)).is_err(), "{arch}");
+    }
+    for arch in ["sm_80", "sm_89", "gfx942"] {
+        assert!(Tuning::parse(arch, &row(110)).is_err(), "{arch}");
+        assert!(Tuning::parse(arch, &row(0)).is_ok(), "{arch}");
+    }
+}
+
+#[test]
 fn rows_that_kernels_cannot_run_are_refused() {
     for (row, why) in [
         (
@@ -175,6 +192,10 @@ fn rows_that_kernels_cannot_run_are_refused() {
         (
             "kind = \"gated\", lanes = 0, threads = 64, blocks = 2, hint_kib = 0",
             "first gemv row",
+        ),
+        (
+            "lanes = 0, threads = 64, blocks = 2, hint_kib = 0, lds_kib = 64",
+            "lds_kib: expected at most 0 on this architecture",
         ),
         ("lanes = 0", "missing field"),
         (

@@ -1,0 +1,397 @@
+// gemv.hip's products with the weights on their way in LDS instead of registers, where bulk copies exist: NVIDIA from
+// sm_90 on.
+//
+// What a decode step loses is the time in which nothing is on its way from memory: from the last bytes of a launch to the
+// first product of the next lie some four latencies. One instruction copies whole rows to LDS and takes no registers: a
+// block keeps a ring of slots, each for a few rows, and begins to fill it before it waits for its predecessors.
+//
+// Eight waves compute: a group of them shares a row, each with every so-many-th 32 units of it, and takes STREAMED_ROWS
+// rows at a time, so that an activation read from LDS serves them all: with two rows a wave, an SM could not read LDS any
+// faster. A ninth wave asks for weights; a tenth adds up what the waves of a group have of a row, and stores.
+//
+// A slot goes round: copies fill it (`full` counts their bytes), eight waves read it and leave their sums (`used` counts
+// the waves), the tenth takes the sums (`read`), and the ninth has it filled again. No barrier of the whole block is in
+// the loop.
+//
+// Llama-2-7B on an H100, tokens/s at context 128, each line an A/B in one run:
+//
+// | | Q4_0 | Q4_K | Q8_0 | F16 |
+// |---|---|---|---|---|
+// | weights in registers (gemv.hip) | 501 | 469 | 280 | 200 |
+// | a ring a wave, two rows at a time | 529 | 475 | 333 | 207 |
+// | a ring a block, two blocks of 110 KB on an SM, all slots asked for at once | 554 | 525 | 325 | 206 |
+// | two slots on the way at most: predicted 5 % more, since x waits behind what is on the way | 576 | 555 | 323 | 210 |
+// | shares of rows that begin anywhere, Q8_0 two rows at a time: predicted 10 % more | 577 | 548 | 358 | 210 |
+//
+// What was refuted: one block of a launch on an SM and the next launch's beside it (540: 8 waves compute 25 KB/us of an
+// SM's 23 to come, and nothing catches up); three blocks of 72 KB (486: they lie unevenly, and an SM takes in 42 KB/us);
+// asking L2 for the next launch's first rows from here (12 MB: +2 % at Q4_0, -2 % at Q8_0). Of a layer's 54 us 38 are
+// the weights', 9 attention's, which the next product's weights fill by a third; the rest lies between launches.
+#pragma once
+#include "gemv_row.h"
+
+#if NVIDIA && __CUDA_ARCH__ >= 900
+
+namespace one_row {
+
+// A barrier in LDS, of threads that arrive and bytes that copies bring.
+struct Arrivals {
+    u64 state;
+
+    DEVICE_MEMBER u32 at() const { return shared_address(&state); }
+    DEVICE_MEMBER void begin(u32 threads) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at()), "r"(threads) : "memory");
+    }
+    DEVICE_MEMBER void arrive() { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at()) : "memory"); }
+    // Arrives, and so many bytes are to come beside.
+    DEVICE_MEMBER void expect(u32 bytes) {
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at()), "r"(bytes) : "memory");
+    }
+    // Until all of the turn with this parity have come.
+    DEVICE_MEMBER void await(u32 parity) {
+        u32 done;
+        do {
+            asm volatile("{\n.reg .pred done;\nmbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                         "selp.u32 %0, 1, 0, done; }"
+                         : "=r"(done)
+                         : "r"(at()), "r"(parity)
+                         : "memory");
+        } while (!done);
+    }
+    // Asks for `bytes` (a multiple of 16) from `from` to be copied to LDS; both are aligned to 16.
+    DEVICE_MEMBER void copy(void* to, const u8* from, u32 bytes) {
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                         shared_address(to)),
+                     "l"((const __attribute__((address_space(1))) void*)from), "r"(bytes), "r"(at())
+                     : "memory");
+    }
+};
+// Barriers that this thread has begun are there for copies.
+DEVICE void fence_for_copies() {
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+}
+DEVICE void wave_barrier() { __nvvm_bar_warp_sync(0xffffffffu); }
+
+// The value of the wave's lane `lane % WAVE`.
+DEVICE f32 lane_value(f32 x, u32 lane) {
+    return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane & (WAVE - 1), WAVE - 1));
+}
+
+// Waves that compute, the one that asks for weights, and the one that finishes; slots of a block at most, and how many of them are on the way at once: what is asked for later, by
+// this launch or the next, waits behind them all.
+CONSTANT u32 WAVES = THREADS / WAVE;
+CONSTANT u32 ASKING = WAVES, FINISHING = WAVES + 1;
+CONSTANT u32 SLOTS = 8;
+CONSTANT u32 ON_THE_WAY = 2;
+// Blocks that an SM's registers have room for.
+CONSTANT u32 RESIDENT = 2;
+
+// Where a slot of a ring is in its turns.
+struct Turn {
+    u32 slots;
+    u32 slot = 0, parity = 0;
+
+    DEVICE_MEMBER void next() {
+        if (++slot == slots)
+            slot = 0, parity ^= 1;
+    }
+};
+
+// Σ over the wave of each of COUNT values (2 or 4): value i in the lanes 32 / COUNT · i on. Halves of the wave swap what
+// the other is to keep.
+template <u32 COUNT> DEVICE f32 wave_sums(const f32 (&v)[COUNT]) {
+    u32 lane = thread_x();
+    f32 sum;
+    if constexpr (COUNT == 4) {
+        bool upper = lane & 16;
+        f32 a = (upper ? v[2] : v[0]) + shuffle_xor(upper ? v[0] : v[2], 16);
+        f32 b = (upper ? v[3] : v[1]) + shuffle_xor(upper ? v[1] : v[3], 16);
+        upper = lane & 8;
+        sum = (upper ? b : a) + shuffle_xor(upper ? a : b, 8);
+    } else {
+        bool upper = lane & 16;
+        sum = (upper ? v[1] : v[0]) + shuffle_xor(upper ? v[0] : v[1], 16);
+        sum += shuffle_xor(sum, 8);
+    }
+    sum += shuffle_xor(sum, 4);
+    sum += shuffle_xor(sum, 2);
+    return sum + shuffle_xor(sum, 1);
+}
+
+// The work of one launch's block. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
+// rows of a task copied to a slot; and by all lanes of the wave that finishes `prepare()`, before it waits; `begin()`;
+// `finish(task, sum)`, where the first `rows` lanes have a row's sum each; and `end()`.
+template <class W, class Job> DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
+    constexpr u32 ROWS = W::STREAMED_ROWS;
+    let_successor_begin();
+    u32 lane = thread_x(), wave = thread_y(), units = (source.k + W::LEN - 1) / W::LEN;
+    u32 waves = WAVES >> __builtin_ctz(groups), rows = ROWS * groups, slot_bytes = rows * job.stride;
+    // The sums of the waves of a group, row by row.
+    SHARED static f32 sums[SLOTS][WAVES * ROWS];
+    SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS];
+    u8* ring = (u8*)(pool + units * W::PIECES);
+
+    if (wave == ASKING && lane == 0) {
+        for (u32 slot = 0; slot < slots; slot++)
+            full[slot].begin(1), used[slot].begin(WAVES), read[slot].begin(1);
+        fence_for_copies();
+    }
+    // The barriers of the ring are there for all.
+    barrier();
+    if (wave == ASKING) {
+        if (lane > 0)
+            return;
+        Turn asked{slots}, come{slots}, free{slots};
+        for (u32 task = 0; task < job.count; task++, asked.next()) {
+            if (task >= slots) {
+                read[free.slot].await(free.parity);
+                free.next();
+            }
+            if (task >= ON_THE_WAY && slots >= ON_THE_WAY) {
+                full[come.slot].await(come.parity);
+                come.next();
+            }
+            job.ask(task, ring + asked.slot * slot_bytes, full[asked.slot]);
+        }
+        return;
+    }
+    if (wave == FINISHING) {
+        job.prepare();
+        await_predecessors();
+        job.begin();
+        Turn turn{slots};
+        for (u32 task = 0; task < job.count; task++, turn.next()) {
+            used[turn.slot].await(turn.parity);
+            f32 sum = 0.0f;
+            if (lane < rows)
+                for (u32 i = 0; i < waves; i++)
+                    sum += sums[turn.slot][lane * waves + i];
+            // All lanes have read the sums.
+            wave_barrier();
+            if (lane == 0)
+                read[turn.slot].arrive();
+            job.finish(task, sum);
+        }
+        job.end();
+        return;
+    }
+
+    Row<W, false> row;
+    row.source = source, row.units = units;
+    row.thread = wave * WAVE + lane, row.threads = THREADS;
+    if (source.norm)
+        row.ask_norm();
+    await_predecessors();
+    row.ask();
+    row.put();
+    // The activations are complete.
+    barrier_of(THREADS);
+    Planes p = W::planes(units);
+    u32 group = wave / waves, first = wave % waves;
+    Turn turn{slots};
+    for (u32 task = 0; task < job.count; task++, turn.next()) {
+        full[turn.slot].await(turn.parity);
+        const u8* from = ring + turn.slot * slot_bytes + group * ROWS * job.stride;
+        f32 mine[ROWS] = {};
+        for (u32 unit = first * WAVE + lane; unit < units; unit += waves * WAVE) {
+            typename W::Input a = W::input(pool + unit * W::PIECES);
+#pragma unroll
+            for (u32 r = 0; r < ROWS; r++)
+                mine[r] += W::dot(W::template load<Staged>(from + r * job.stride, p, unit), a);
+        }
+        f32 sum = wave_sums<ROWS>(mine);
+        if (lane % (WAVE / ROWS) == 0)
+            sums[turn.slot][(group * ROWS + lane / (WAVE / ROWS)) * waves + first] = sum;
+        // The wave's sums are in LDS, and all its lanes have read the slot.
+        wave_barrier();
+        if (lane == 0)
+            used[turn.slot].arrive();
+    }
+}
+
+// ---- Up to three matrices of one type and width over the same x ----
+
+// A task: `rows` rows of one of the matrices, or what it has left.
+struct PlainTasks {
+    Product products[3];
+    const f32* residual;
+    u32 stride, rows, first, count;
+    f32 added[2];  // to 32 of the block's rows, and to the 32 after them
+
+    DEVICE_MEMBER Product find(u32 task, u32& row) const {
+        task += first;
+        Product found = products[0];
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            u32 tasks = (products[i].n + rows - 1) >> __builtin_ctz(rows);
+            if (task < tasks)
+                break;
+            task -= tasks;
+            found = products[i + 1];
+        }
+        row = task * rows;
+        return found;
+    }
+    DEVICE_MEMBER void ask(u32 task, u8* slot, Arrivals& full) const {
+        u32 row;
+        Product of = find(task, row);
+        u32 bytes = minimum(rows, of.n - row) * stride;
+        full.expect(bytes);
+        full.copy(slot, row_of(of.w, stride, row), bytes);
+    }
+    DEVICE_MEMBER void prepare() {}
+    // Only the first matrix is added to, and then it is alone.
+    DEVICE_MEMBER f32 residual_of(u32 row) const {
+        return residual ? residual[minimum(first * rows + row + thread_x(), products[0].n - 1)] : 0.0f;
+    }
+    DEVICE_MEMBER void begin() { added[0] = residual_of(0), added[1] = residual_of(32); }
+    DEVICE_MEMBER void finish(u32 task, f32 sum) {
+        u32 row, at = task * rows % 32;
+        if (residual) {
+            if (task > 0 && at == 0)
+                added[0] = added[1], added[1] = residual_of(task * rows + 32);
+            sum += lane_value(added[0], at + thread_x());
+        }
+        Product of = find(task, row);
+        row += thread_x();
+        if (thread_x() < rows && row < of.n)
+            of.y[row] = sum;
+    }
+    DEVICE_MEMBER void end() {}
+};
+
+// ---- Gate and up ----
+
+// A task: `rows` rows of gate and as many of up, which lie in one slot one after the other.
+//
+// Runs of 32 results are rounded together, and blocks' shares of rows begin anywhere, or some would have half as much
+// again to do as others. Of a run that blocks share each leaves its results in `shared`, and the last to come rounds.
+struct GatedTasks {
+    const u8 *gate, *up;
+    void* y;
+    u32 stride, rows, n, activation;
+    bool quantize;
+    Share share;        // of tasks
+    f32 *made, *shared;  // [32] in LDS; [n]
+    u32* tickets;       // [n / 32], 0 before and after
+    u32 first, count;
+    u32 runs[2], sharers[2];  // the block's first run and its last, and how many blocks have some of each
+    bool parts[2];            // whether others have
+    u32 early, apart;         // tasks of the last run, if others have some of it; and of both
+    u32 settled, ticket;      // steps done of settling these runs
+    f32x4 values;
+
+    DEVICE_MEMBER void order() {
+        u32 begin = first * rows, end = (first + count) * rows;
+        runs[0] = begin / 32, runs[1] = minimum(end - 1, n - 1) / 32;
+        parts[0] = quantize && (begin % 32 != 0 || end < minimum(runs[0] * 32 + 32, n));
+        parts[1] = quantize && runs[1] > runs[0] && end < minimum(runs[1] * 32 + 32, n);
+        early = parts[1] ? first + count - runs[1] * 32 / rows : 0;
+        apart = early + (parts[0] ? minimum(runs[0] * 32 + 32, end) / rows - first : 0);
+    }
+    // What is shared comes first: nobody then waits for others at the end.
+    DEVICE_MEMBER u32 in_order(u32 task) const { return task < early ? count - early + task : task - early; }
+    DEVICE_MEMBER void ask(u32 task, u8* slot, Arrivals& full) const {
+        u32 row = (first + in_order(task)) * rows, bytes = minimum(rows, n - row) * stride;
+        full.expect(2 * bytes);
+        full.copy(slot, row_of(gate, stride, row), bytes);
+        full.copy(slot + rows * stride, row_of(up, stride, row), bytes);
+    }
+
+    // Whose a task is.
+    DEVICE_MEMBER u32 owner(u32 task) const {
+        u32 longer = share.more * (share.each + 1);
+        return task < longer ? task / (share.each + 1) : share.more + (task - longer) / maximum(share.each, 1);
+    }
+    // Divisions take long: before the wait.
+    DEVICE_MEMBER void prepare() {
+#pragma unroll
+        for (u32 i = 0; i < 2; i++)
+            sharers[i] = owner(minimum(runs[i] * 32 + 31, n - 1) / rows) - owner(runs[i] * 32 / rows) + 1;
+    }
+    DEVICE_MEMBER void begin() { settled = apart > 0 ? 0 : 3; }
+    DEVICE_MEMBER void round(u32 run, f32x4 v, bool store) const {
+        for (u32 i = 0; i < 4; i++)
+            v[i] = run * 32 + thread_x() % 8 * 4 + i < n ? v[i] : 0.0f;
+        quantize_block(v, (Block*)y + run, store);
+    }
+    // One step of three with the shared runs, of which eight lanes each have four results. Steps are spread over tasks, so
+    // that a latency of L2 passes between them and nobody waits for it.
+    DEVICE_MEMBER void settle() {
+        u32 lane = thread_x();
+        bool second = lane / 8 % 2, mine = lane < 16 && (second ? parts[1] : parts[0]);
+        u32 run = second ? runs[1] : runs[0], blocks = second ? sharers[1] : sharers[0];
+        if (settled == 0) {
+            // What all lanes have stored, the ticket publishes.
+            wave_barrier();
+            ticket = mine && lane % 8 == 0 ? take_ticket(tickets + run) : 0;
+            wave_barrier();
+        } else {
+            // All lanes shuffle.
+            u32 taken = bits_of(lane_value(float_of(ticket), lane & ~7u));
+            bool last = mine && taken + 1 == blocks;
+            if (settled == 1 && last) {
+                values = load4(shared, run * 32 + lane % 8 * 4, n);
+                if (lane % 8 == 0)
+                    put_back(tickets + run);
+            } else if (settled == 2) {
+                round(run, values, last);
+            }
+        }
+        settled++;
+    }
+    DEVICE_MEMBER void finish(u32 task, f32 sum) {
+        bool whole = task >= apart;
+        if (task > apart && settled < 3)
+            settle();
+        u32 lane = thread_x(), begin = (first + in_order(task)) * rows, row = begin + lane;
+        f32 other = lane_value(sum, lane + rows);
+        bool live = lane < rows && row < n;
+        f32 value = live ? activated(sum, activation) * other : 0.0f;
+        if (live && quantize && whole)
+            made[row % 32] = value;
+        else if (live)
+            (quantize ? shared : (f32*)y)[row] = value;
+        // Until all of the run is there.
+        if (!quantize || !whole || ((begin + rows) % 32 != 0 && begin + rows < n))
+            return;
+        wave_barrier();
+        round(begin / 32, *(const f32x4*)(made + lane % 8 * 4), lane < 8);
+        // And read by all.
+        wave_barrier();
+    }
+    DEVICE_MEMBER void end() {
+        while (settled < 3)
+            settle();
+    }
+};
+
+// As gemv.hip's, but for the last arguments: groups of waves, and slots. What is shared: tasks; with `quantize` runs of 32.
+#define GEMV_STREAM_KERNELS(name, Type)                                                                                \
+    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gemv_stream_##name(                                              \
+        const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* w0, f32* y0, u32 n0, const u8* w1,      \
+        f32* y1, u32 n1, const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, u32 each, u32 more,         \
+        u32 groups, u32 slots) {                                                                                       \
+        PlainTasks tasks{{{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}}, residual, w_stride, Type::STREAMED_ROWS * groups,  \
+                         0, 0, {}};                                                                                  \
+        tasks.first = Share{each, more}.first(tasks.count);                                                            \
+        stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
+    }                                                                                                                  \
+    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gated_gemv_stream_##name(                                        \
+        const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* gate, const u8* up, u32 w_stride,       \
+        void* y, u32 n, u32 activation, u32 quantize, u32 each, u32 more, u32 groups, u32 slots, f32* shared,          \
+        u32* tickets) {                                                                                                \
+        SHARED static f32 made[32] __attribute__((aligned(16)));                                                       \
+        GatedTasks tasks{gate, up, y, w_stride, Type::STREAMED_ROWS * groups / 2, n, activation, quantize != 0,        \
+                         Share{each, more}, made, shared, tickets, 0, 0, {}, {}, {}, 0, 0, 0, 0, {}};                                              \
+        tasks.first = tasks.share.first(tasks.count);                                                                  \
+        tasks.order();                                                                                                 \
+        stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
+    }
+
+EACH_QUANTIZED(GEMV_STREAM_KERNELS)
+EACH_FLOAT(GEMV_STREAM_KERNELS)
+
+}  // namespace one_row
+
+#endif
