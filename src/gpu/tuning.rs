@@ -220,7 +220,11 @@ impl Tuning {
     pub fn of_arch(arch: &str) -> Result<Self, TuningError> {
         let bare = arch.split(':').next().unwrap_or(arch);
         let (name, text) = table_for(bare);
-        Tuning::parse(name, text)
+        let mut table = Tuning::parse(name, text)?;
+        for row in &mut table.gemv {
+            row.lds_kib = row.lds_kib.min(lds_kib_of_two(bare));
+        }
+        Ok(table)
     }
 
     /// Reads and checks a table.
@@ -332,6 +336,15 @@ const MOST_LDS_KIB: u32 = 224;
 fn copies_in_bulk(arch: &str) -> bool {
     let version = arch.strip_prefix("sm_");
     version.is_some_and(|n| n.parse().is_ok_and(|n: u32| n >= 90))
+}
+
+/// LDS that each of two blocks of an SM can have, less what the kernels declare: an SM has 228 KiB, or
+/// on the architectures after sm_90 that are made for desktops 100.
+fn lds_kib_of_two(arch: &str) -> u32 {
+    match arch.strip_prefix("sm_12") {
+        Some(_) => 46,
+        None => 110,
+    }
 }
 
 /// The kind of machine that an architecture is.

@@ -167,6 +167,18 @@ fn weights_come_through_lds_where_copies_exist() {
 }
 
 #[test]
+fn desktops_have_less_lds() {
+    let large = |arch: &str| {
+        let table = Tuning::of_arch(arch).expect("the table in the repository holds");
+        table.choice(Kind::Plain, DType::Q4_0, Class::Large).lds_kib
+    };
+    assert_eq!(large("sm_90"), 110);
+    assert_eq!(large("sm_100"), 110);
+    assert_eq!(large("sm_120"), 46);
+    assert_eq!(large("sm_89"), 0);
+}
+
+#[test]
 fn rows_that_kernels_cannot_run_are_refused() {
     for (row, why) in [
         (
