@@ -22,6 +22,7 @@
 // | a ring a block, two blocks of 110 KB on an SM, all slots asked for at once | 554 | 525 | 325 | 206 |
 // | two slots on the way at most: predicted 5 % more, since x waits behind what is on the way | 576 | 555 | 323 | 210 |
 // | shares of rows that begin anywhere, Q8_0 two rows at a time: predicted 10 % more | 577 | 548 | 358 | 210 |
+// | asking and finishing by a wave each, shared runs in three steps: predicted 7 % more | 570 | 545 | 359 | 209 |
 //
 // What was refuted: one block of a launch on an SM and the next launch's beside it (540: 8 waves compute 25 KB/us of an
 // SM's 23 to come, and nothing catches up); three blocks of 72 KB (486: they lie unevenly, and an SM takes in 42 KB/us);
@@ -77,8 +78,8 @@ DEVICE f32 lane_value(f32 x, u32 lane) {
     return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane & (WAVE - 1), WAVE - 1));
 }
 
-// Waves that compute, the one that asks for weights, and the one that finishes; slots of a block at most, and how many of them are on the way at once: what is asked for later, by
-// this launch or the next, waits behind them all.
+// Waves that compute, the one that asks for weights, and the one that finishes; slots of a block at most, and how many of
+// them are on the way at once: what is asked for later, by this launch or the next, waits behind them all.
 CONSTANT u32 WAVES = THREADS / WAVE;
 CONSTANT u32 ASKING = WAVES, FINISHING = WAVES + 1;
 CONSTANT u32 SLOTS = 8;
@@ -271,15 +272,15 @@ struct GatedTasks {
     void* y;
     u32 stride, rows, n, activation;
     bool quantize;
-    Share share;        // of tasks
-    f32 *made, *shared;  // [32] in LDS; [n]
-    u32* tickets;       // [n / 32], 0 before and after
-    u32 first, count;
-    u32 runs[2], sharers[2];  // the block's first run and its last, and how many blocks have some of each
+    Share share;              // of tasks
+    f32 *made, *shared;       // [32] in LDS; [n]
+    u32* tickets;             // [n / 32], 0 before and after
+    u32 first, count;         // tasks of this block
+    u32 runs[2], sharers[2];  // its first run and its last, and how many blocks have some of each
     bool parts[2];            // whether others have
     u32 early, apart;         // tasks of the last run, if others have some of it; and of both
-    u32 settled, ticket;      // steps done of settling these runs
-    f32x4 values;
+    u32 settled, ticket;      // steps done of settling these runs, and what the first gave
+    f32x4 values;             // and the second
 
     DEVICE_MEMBER void order() {
         u32 begin = first * rows, end = (first + count) * rows;
@@ -368,22 +369,22 @@ struct GatedTasks {
 
 // As gemv.hip's, but for the last arguments: groups of waves, and slots. What is shared: tasks; with `quantize` runs of 32.
 #define GEMV_STREAM_KERNELS(name, Type)                                                                                \
-    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gemv_stream_##name(                                              \
+    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gemv_stream_##name(                                   \
         const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* w0, f32* y0, u32 n0, const u8* w1,      \
         f32* y1, u32 n1, const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, u32 each, u32 more,         \
         u32 groups, u32 slots) {                                                                                       \
-        PlainTasks tasks{{{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}}, residual, w_stride, Type::STREAMED_ROWS * groups,  \
-                         0, 0, {}};                                                                                  \
+        PlainTasks tasks{{{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}}, residual, w_stride, Type::STREAMED_ROWS * groups, \
+                         0, 0, {}};                                                                                    \
         tasks.first = Share{each, more}.first(tasks.count);                                                            \
         stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
     }                                                                                                                  \
-    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gated_gemv_stream_##name(                                        \
+    GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gated_gemv_stream_##name(                             \
         const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* gate, const u8* up, u32 w_stride,       \
         void* y, u32 n, u32 activation, u32 quantize, u32 each, u32 more, u32 groups, u32 slots, f32* shared,          \
         u32* tickets) {                                                                                                \
         SHARED static f32 made[32] __attribute__((aligned(16)));                                                       \
         GatedTasks tasks{gate, up, y, w_stride, Type::STREAMED_ROWS * groups / 2, n, activation, quantize != 0,        \
-                         Share{each, more}, made, shared, tickets, 0, 0, {}, {}, {}, 0, 0, 0, 0, {}};                                              \
+                         Share{each, more}, made, shared, tickets, 0, 0, {}, {}, {}, 0, 0, 0, 0, {}};                  \
         tasks.first = tasks.share.first(tasks.count);                                                                  \
         tasks.order();                                                                                                 \
         stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
