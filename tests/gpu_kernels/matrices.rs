@@ -214,6 +214,10 @@ const ALL_LDS_KIB: u32 = 216;
 
 /// Rows that come through slots several times around.
 pub fn streamed(bench: &Bench) {
+    if !bench.copies_in_bulk() {
+        eprintln!("SKIPPED: weights do not come through LDS on this device");
+        return;
+    }
     for (index, hardware) in ways(bench).iter().enumerate().skip(1) {
         for &dtype in DType::RUNNABLE {
             for k in [4864, 11_008] {
