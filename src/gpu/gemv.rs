@@ -105,9 +105,7 @@ impl GemvLaunch {
         };
         [each, more, pairs, bytes]
     }
-}
 
-impl GemvLaunch {
     /// What blocks share of a gated launch of `n` rows that rounds its results: runs of them.
     pub fn shared_runs(&self, n: u32) -> Shared {
         match self.ring {

@@ -138,11 +138,7 @@ impl Row {
                 self.hint_kib.to_string(),
             ));
         }
-        let most = if copies_in_bulk(arch) {
-            MOST_LDS_KIB
-        } else {
-            0
-        };
+        let most = most_lds_kib(arch);
         if self.lds_kib > most {
             let allowed = format!("at most {most} on this architecture");
             return Some(("lds_kib", allowed, self.lds_kib.to_string()));
@@ -222,7 +218,7 @@ impl Tuning {
         let (name, text) = table_for(bare);
         let mut table = Tuning::parse(name, text)?;
         for row in &mut table.gemv {
-            row.lds_kib = row.lds_kib.min(lds_kib_of_two(bare));
+            row.lds_kib = row.lds_kib.min(most_lds_kib(bare));
         }
         Ok(table)
     }
@@ -329,21 +325,15 @@ impl Tuning {
     }
 }
 
-/// LDS of a block at most: what sm_90 gives one, less what the kernels declare.
-const MOST_LDS_KIB: u32 = 224;
-
-/// Whether the hardware copies pieces of any length to LDS (`kernels/gemv_stream.hip`).
-fn copies_in_bulk(arch: &str) -> bool {
-    let version = arch.strip_prefix("sm_");
-    version.is_some_and(|n| n.parse().is_ok_and(|n: u32| n >= 90))
-}
-
-/// LDS that each of two blocks of an SM can have, less what the kernels declare: an SM has 228 KiB, or
-/// on the architectures after sm_90 that are made for desktops 100.
-fn lds_kib_of_two(arch: &str) -> u32 {
-    match arch.strip_prefix("sm_12") {
-        Some(_) => 46,
-        None => 110,
+/// LDS of a block at most where weights can come through it, less what the kernels declare; 0 before
+/// sm_90, which has no copies of whole pieces to LDS (`kernels/gemv_stream.hip`). The architectures after
+/// it that are made for desktops have 100 KiB for all blocks of an SM, of which two share it.
+fn most_lds_kib(arch: &str) -> u32 {
+    let version = arch.strip_prefix("sm_").and_then(|n| n.parse().ok());
+    match version.unwrap_or(0) {
+        ..90 => 0,
+        120..130 => 46,
+        _ => 224,
     }
 }
 
