@@ -11,13 +11,18 @@ use std::process::Command;
 use std::{env, fs, io, thread};
 
 /// What is compiled: AMD architectures to code objects, and PTX, which the driver (525 or later) translates for those
-/// after the one it names: for the oldest NVIDIA one, and for the first on which launches can overlap.
+/// after the one it names: for the oldest NVIDIA one, and for the first on which launches can overlap; that one's own
+/// (`a`) has products that none after it has.
 const AMD: &[&str] = &["gfx90a", "gfx942", "gfx1100"];
-const NVIDIA: &[&str] = &["sm_90", "sm_80"];
+const NVIDIA: &[&str] = &["sm_90a", "sm_90", "sm_80"];
 
 /// The lowest PTX version with everything the kernels say; drivers since 495, and for sm_90 since 525, read it.
 fn ptx_feature(arch: &str) -> &'static str {
-    if arch == "sm_90" { "+ptx80" } else { "+ptx75" }
+    if arch.starts_with("sm_90") {
+        "+ptx80"
+    } else {
+        "+ptx75"
+    }
 }
 
 const OLDEST_CLANG: u32 = 17;

@@ -5,6 +5,7 @@
 #include "embed.hip"
 #include "gemm.hip"
 #include "gemm_half.hip"
+#include "gemm_group.hip"
 #include "gemv.hip"
 #include "gemv_stream.hip"
 #include "norm.hip"

@@ -61,6 +61,12 @@ typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 #ifndef NVIDIA
 #define NVIDIA 0
 #endif
+// What only sm_90 itself has: products by four waves together, of operands in LDS.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WARP_GROUPS 1
+#else
+#define WARP_GROUPS 0
+#endif
 
 // ---- Who am I ----
 

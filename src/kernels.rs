@@ -2,7 +2,8 @@
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// What is embedded: `gfx…` are exact; `sm_…` are PTX, good for that and everything after it, the newest first. Empty
+/// What is embedded: `gfx…` and `sm_…a` are exact; other `sm_…` are PTX, good for that and everything after it. The best
+/// for a device comes first. Empty
 /// when the program was built without a suitable clang.
 pub const ARCHS: &[&str] = EMBEDDED;
 
@@ -15,9 +16,11 @@ pub fn absence() -> Option<&'static str> {
 /// as the driver wants it.
 pub fn code_object(arch: &str) -> Option<&'static [u8]> {
     let bare = arch.split(':').next()?;
-    let embedded = |name: &str| match compute_capability(name) {
-        Some(least) => compute_capability(bare).is_some_and(|has| has >= least),
-        None => name == bare,
+    let own = bare.trim_end_matches('a');
+    let embedded = |name: &str| match (name.strip_suffix('a'), compute_capability(name)) {
+        (None, Some(least)) => compute_capability(bare).is_some_and(|has| has >= least),
+        (Some(of), Some(_)) => of == own,
+        (_, None) => name == bare,
     };
     let found = OBJECTS.iter().find(|(name, _)| embedded(name))?;
     Some(found.1)
@@ -62,14 +65,16 @@ mod tests {
         }
         let ptx = |arch: &str| code_object(arch).expect("PTX runs on every later device");
         for (arch, target) in [
-            ("sm_80", b".target sm_80\n"),
-            ("sm_89", b".target sm_80\n"),
-            ("sm_90a", b".target sm_90\n"),
-            ("sm_120", b".target sm_90\n"),
+            ("sm_80", "sm_80"),
+            ("sm_89", "sm_80"),
+            ("sm_90", "sm_90a"),
+            ("sm_90a", "sm_90a"),
+            ("sm_100", "sm_90"),
+            ("sm_120", "sm_90"),
         ] {
-            let ptx = ptx(arch);
-            assert!(ptx.ends_with(b"\0") && ptx.windows(14).any(|w| w == target));
-            assert_eq!(overlaps(arch), target == b".target sm_90\n");
+            let text = std::str::from_utf8(ptx(arch)).expect("PTX is text");
+            assert!(text.ends_with('\0') && text.contains(&format!(".target {target}\n")));
+            assert_eq!(overlaps(arch), target != "sm_80");
         }
         if ARCHS.contains(&"gfx942") {
             let object = code_object("gfx942:sramecc+:xnack-").expect("features are any");

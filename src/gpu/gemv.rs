@@ -13,7 +13,7 @@
 //! And of `kernels/gemv_stream.hip`: ten waves, of which [`STREAM_WAVES`] compute; all activations lie
 //! in LDS; at most [`SLOTS`] slots, and two at least unless a block has one task alone.
 
-use super::geometry::{Geometry, Machine};
+use super::geometry::Geometry;
 use super::hardware::Hardware;
 use super::launch::Shared;
 use super::pack::row_layout;
@@ -197,7 +197,7 @@ impl Products {
             dtype,
             pairs,
             k,
-            ..
+            normed,
         } = self;
         let row_bytes = row_layout(dtype, k as usize).stride as u32;
         let class = Class::of_bytes(2 * u64::from(pairs) * u64::from(row_bytes));
@@ -235,9 +235,9 @@ impl Products {
         let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
         let turns = u64::from(pairs.div_ceil(blocks).div_ceil(groups));
         // NVIDIA's kernels copy a row that they normalise, and the norm's weights, to LDS first.
-        let copies = match (self.normed, hardware.machine) {
-            (true, Machine::Nvidia) => 2 * 16 * k.div_ceil(4),
-            _ => 0,
+        let copies = match normed && hardware.machine.is_nvidia() {
+            true => 2 * 16 * k.div_ceil(4),
+            false => 0,
         };
         GemvLaunch {
             geometry: Geometry {
@@ -319,6 +319,7 @@ fn lanes_per_row(units: u32, pairs: u32, wave: u32, enough: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::geometry::Machine;
     use crate::gpu::tuning::Tuning;
 
     /// A device on which blocks have so much LDS for their weights.
@@ -343,7 +344,7 @@ mod tests {
     fn rings_fit_and_every_block_has_a_task() {
         let mut streaming = 0;
         for lds_kib in [64, 110, 224] {
-            let hardware = tuned(Machine::Nvidia, lds_kib);
+            let hardware = tuned(Machine::Hopper, lds_kib);
             for &dtype in DType::RUNNABLE {
                 for k in [256, 576, 4096, 11_008, 28_672] {
                     for n in [1, 33, 4096, 128_256] {

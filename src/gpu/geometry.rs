@@ -41,12 +41,15 @@ pub enum Machine {
     /// AMD with waves of 32.
     Rdna,
     Nvidia,
+    /// NVIDIA's sm_90 itself, whose warp groups multiply (`kernels/gemm_group.hip`).
+    Hopper,
 }
 
 impl Machine {
     /// The kind of a device.
     pub fn of(info: &DeviceInfo) -> Machine {
         match (info.platform, info.wave) {
+            (Platform::Nvidia, _) if info.arch == "sm_90" => Machine::Hopper,
             (Platform::Nvidia, _) => Machine::Nvidia,
             (Platform::Amd, 64) => Machine::Cdna,
             (Platform::Amd, _) => Machine::Rdna,
@@ -57,16 +60,22 @@ impl Machine {
     pub fn wave(self) -> u32 {
         match self {
             Machine::Cdna => 64,
-            Machine::Rdna | Machine::Nvidia => 32,
+            Machine::Rdna | Machine::Nvidia | Machine::Hopper => 32,
         }
     }
 
-    /// Compute units of the largest device of the kind: MI300X, RX 7900 XTX, H100.
+    /// Whether it has the kernels for NVIDIA.
+    pub fn is_nvidia(self) -> bool {
+        matches!(self, Machine::Nvidia | Machine::Hopper)
+    }
+
+    /// Compute units of the largest device of the kind: MI300X, RX 7900 XTX, A100, H100.
     pub(super) fn compute_units(self) -> u32 {
         match self {
             Machine::Cdna => 304,
             Machine::Rdna => 96,
-            Machine::Nvidia => 132,
+            Machine::Nvidia => 108,
+            Machine::Hopper => 132,
         }
     }
 }
@@ -76,7 +85,7 @@ impl From<u32> for Machine {
     fn from(wave: u32) -> Machine {
         match wave {
             64 => Machine::Cdna,
-            _ => Machine::Nvidia,
+            _ => Machine::Hopper,
         }
     }
 }
@@ -185,7 +194,7 @@ pub fn attention_flash(
     let queries = rows * (heads / kv_heads);
     let lds_bytes = match machine {
         // Two tiles of 64 keys and of values.
-        Machine::Nvidia => 2 * 2 * (64 * columns * 2),
+        Machine::Nvidia | Machine::Hopper => 2 * 2 * (64 * columns * 2),
         // A tile of keys, one of values transposed, and the waves' weights, rows padded by 8.
         Machine::Cdna => flash_lds(64, columns),
         Machine::Rdna => flash_lds(32, columns),

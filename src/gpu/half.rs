@@ -32,7 +32,9 @@ pub fn half_tiles(machine: Machine) -> &'static [HalfTile] {
     match machine {
         Machine::Cdna => const { &[tile(128, 128), tile(64, 128)] },
         Machine::Rdna => const { &[tile(128, 64), tile(64, 64)] },
-        Machine::Nvidia => const { &[tile(128, 128), tile(128, 64), tile(64, 64)] },
+        Machine::Nvidia | Machine::Hopper => {
+            const { &[tile(128, 128), tile(128, 64), tile(64, 64)] }
+        }
     }
 }
 
@@ -146,20 +148,23 @@ fn blocks(shape: &HalfShape, tile: HalfTile) -> u32 {
 
 /// The same as chosen.
 pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> HalfLaunch {
-    // Columns of a tile in LDS, tiles of x and of the weights there: where f16 weights are copied as
-    // they are, they have as many tiles as x.
-    let (depth, x_tiles) = match machine {
-        Machine::Nvidia => (64, 3),
-        Machine::Cdna | Machine::Rdna => (32, 2),
-    };
-    let copied = machine == Machine::Nvidia && shape.dtype == DType::F16;
-    let w_tiles = if copied { x_tiles } else { 2 };
     let HalfTile { rows, cols } = choice.tile;
+    // Eight waves instead of four, and one more tile in LDS.
+    let groups = machine == Machine::Hopper && (rows, cols) == (128, 128);
+    // Columns of a tile in LDS, and tiles of x and of the weights there; copied weights are f16 that go
+    // there as they are.
+    let copied = machine.is_nvidia() && shape.dtype == DType::F16;
+    let (depth, x_tiles, w_tiles) = match (machine.is_nvidia(), groups, copied) {
+        (false, _, _) => (32, 2, 2),
+        (true, true, false) => (64, 4, 3),
+        (true, false, false) => (64, 3, 2),
+        (true, _, true) => (64, 3, 3),
+    };
     let operands = 2 * depth * (x_tiles * rows + w_tiles * cols);
     // Then sums take their place: all rows at once, or on AMD half of them where a wave has several
     // products, in rows that are padded.
     let sums = match machine {
-        Machine::Nvidia => 4 * rows * (cols + 8),
+        Machine::Nvidia | Machine::Hopper => 4 * rows * (cols + 8),
         Machine::Cdna => 4 * rows.min(64) * cols,
         Machine::Rdna => 4 * rows / 2 * (cols + 16),
     };
@@ -169,7 +174,7 @@ pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> Ha
     HalfLaunch {
         geometry: Geometry {
             grid: [blocks(&shape, choice.tile).max(1), parts, 1],
-            block: [4 * machine.wave(), 1, 1],
+            block: [if groups { 8 } else { 4 } * machine.wave(), 1, 1],
             lds_bytes: operands.max(sums),
         },
         tile: choice.tile,
@@ -183,7 +188,12 @@ pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> Ha
 mod tests {
     use super::*;
 
-    const MACHINES: [Machine; 3] = [Machine::Cdna, Machine::Rdna, Machine::Nvidia];
+    const MACHINES: [Machine; 4] = [
+        Machine::Cdna,
+        Machine::Rdna,
+        Machine::Nvidia,
+        Machine::Hopper,
+    ];
 
     fn shape(n: [u32; 3], k: u32, rows: u32, gated: bool) -> HalfShape {
         HalfShape {
@@ -203,7 +213,7 @@ mod tests {
                     for parts in [0, 1, 2, 3, 4, 7, 16, 99] {
                         let shape = shape([70, 0, 5], k, 130, false);
                         let launch = half_launch(machine, shape, HalfChoice { tile, parts });
-                        let depth = if machine == Machine::Nvidia { 64 } else { 32 };
+                        let depth = if machine.is_nvidia() { 64 } else { 32 };
                         let deep = k.div_ceil(depth);
                         let place = format!("{launch:?} of {k}");
                         assert!((launch.parts - 1) * launch.part_tiles < deep, "{place}");
@@ -211,11 +221,7 @@ mod tests {
                         assert!(launch.parts <= parts.clamp(1, PARTS_AT_MOST), "{place}");
                         assert_eq!(launch.sums_bytes() == 0, launch.parts == 1, "{place}");
                         // What AMD has, and what two blocks of an SM may have.
-                        let most = if machine == Machine::Nvidia {
-                            116_000
-                        } else {
-                            65_536
-                        };
+                        let most = if machine.is_nvidia() { 116_000 } else { 65_536 };
                         assert!(launch.geometry.lds_bytes <= most, "{place}");
                     }
                 }
@@ -234,12 +240,12 @@ mod tests {
         // Llama-2-7B's q, k and v, o, and gate and up.
         let (qkv, o, gate) = ([4096; 3], [4096, 0, 0], [11_008, 11_008, 0]);
         let large = |tiles| ("128x128".to_string(), tiles);
-        assert_eq!(tile(Machine::Nvidia, qkv, 512, false), large(384));
-        assert_eq!(tile(Machine::Nvidia, o, 512, false), large(128));
-        assert_eq!(tile(Machine::Nvidia, gate, 512, false), large(688));
-        assert_eq!(tile(Machine::Nvidia, gate, 512, true), large(688));
+        assert_eq!(tile(Machine::Hopper, qkv, 512, false), large(384));
+        assert_eq!(tile(Machine::Hopper, o, 512, false), large(128));
+        assert_eq!(tile(Machine::Hopper, gate, 512, false), large(688));
+        assert_eq!(tile(Machine::Hopper, gate, 512, true), large(688));
         let small = |name: &str, tiles| (name.to_string(), tiles);
-        assert_eq!(tile(Machine::Nvidia, o, 64, false), small("64x64", 64));
+        assert_eq!(tile(Machine::Hopper, o, 64, false), small("64x64", 64));
         assert_eq!(tile(Machine::Cdna, o, 512, false), small("64x128", 256));
         assert_eq!(tile(Machine::Rdna, o, 512, false), small("128x64", 256));
     }

@@ -24,7 +24,7 @@ impl Hardware {
     }
 
     /// The device that programs for this kind of machine are drawn for where there is none: an MI300X,
-    /// an RX 7900 XTX or an H100. A wave's width stands for the likeliest kind.
+    /// an RX 7900 XTX, an A100 or an H100. A wave's width stands for the likeliest kind.
     ///
     /// # Panics
     /// When the table of its architecture does not hold, which the tests check.
@@ -33,7 +33,8 @@ impl Hardware {
         let arch = match machine {
             Machine::Cdna => "gfx942",
             Machine::Rdna => "gfx1100",
-            Machine::Nvidia => "sm_90",
+            Machine::Nvidia => "sm_80",
+            Machine::Hopper => "sm_90",
         };
         let tuning = Tuning::of_arch(arch);
         Hardware {
