@@ -112,6 +112,7 @@ impl GemvLaunch {
             Some(_) => Shared {
                 tickets: n.div_ceil(RUN) as usize,
                 sums_bytes: 4 * n as usize,
+                expanded_bytes: 0,
             },
             None => Shared::default(),
         }

@@ -283,6 +283,15 @@ pub fn repack(units: u32, rows: u32) -> Geometry {
     }
 }
 
+/// `expand_<type>`: a thread 16 columns of `[rows, cols]`.
+pub fn expand(rows: u32, cols: u32) -> Geometry {
+    Geometry {
+        grid: [rows.div_ceil(4).max(1), cols.div_ceil(16 * 64).max(1), 1],
+        block: [64, 4, 1],
+        lds_bytes: 0,
+    }
+}
+
 /// `stream_read`: a few blocks a compute unit, which walk the buffer together.
 pub fn stream_read(compute_units: u32) -> Geometry {
     along(8 * compute_units, 1, THREADS)
@@ -318,6 +327,7 @@ mod tests {
             step_set(),
             repack(18, 5),
             stream_read(304),
+            expand(70, 4096),
         ];
         for g in all {
             assert!(threads(g).is_multiple_of(64) && threads(g) <= 1024, "{g:?}");

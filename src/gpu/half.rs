@@ -38,6 +38,11 @@ pub fn half_tiles(machine: Machine) -> &'static [HalfTile] {
     }
 }
 
+/// Whether warp groups make a tile (`kernels/gemm_group.hip`), of f16 weights alone.
+fn by_groups(machine: Machine, tile: HalfTile) -> bool {
+    machine == Machine::Hopper && (tile.rows, tile.cols) == (128, 128)
+}
+
 /// Parts that the K of a tile is cut into at most.
 pub const PARTS_AT_MOST: u32 = 16;
 
@@ -70,18 +75,20 @@ pub struct HalfLaunch {
     /// Blocks that share the K of a tile, and columns of tiles along K that each has.
     pub parts: u32,
     pub part_tiles: u32,
+    /// Whether the weights are brought to f16 by a launch before.
+    pub expands: bool,
     /// What the tuning table was asked for.
     pub key: GemmKey,
 }
 
 impl HalfLaunch {
-    /// `gemm_half_128x64_q4_0`
+    /// `gemm_half_128x64_q4_0`, `gemm_half_128x128_expanded`
     pub fn kernel(&self, dtype: DType) -> String {
-        format!(
-            "gemm_half_{}_{}",
-            self.tile,
-            dtype.name().to_ascii_lowercase()
-        )
+        let of = match self.expands {
+            true => "expanded".into(),
+            false => dtype.name().to_ascii_lowercase(),
+        };
+        format!("gemm_half_{}_{of}", self.tile)
     }
 
     /// Tiles of y, and tickets where blocks share their K.
@@ -103,6 +110,7 @@ impl HalfLaunch {
 
 /// `gemm_half_<tile>_<type>` as the tuning table has it, or else by a rule: the large tile, which does
 /// twice the work for a load, unless it leaves more than a quarter of the device idle or its rows empty.
+/// Where warp groups make the large tile, bringing weights to f16 has to pay as well.
 pub fn gemm_half(hardware: &Hardware, shape: HalfShape) -> HalfLaunch {
     let machine = hardware.machine;
     let choice = hardware.tuning.gemm(key(&shape));
@@ -123,10 +131,30 @@ fn key(shape: &HalfShape) -> GemmKey {
     }
 }
 
+/// Rows from which on weights are brought to f16 for warp groups. An H100 at 128 rows of Llama-2-7B: 13 ms
+/// with that, 9.4 without; at 512: 20 and 27.
+const EXPANDED_ROWS: u32 = 256;
+
 fn rule(machine: Machine, shape: &HalfShape) -> HalfChoice {
     let tiles = half_tiles(machine);
     let (large, small) = (tiles[0], tiles[tiles.len() - 1]);
-    let busy = 4 * blocks(shape, large) >= 3 * machine.compute_units();
+    let units = machine.compute_units();
+    if machine == Machine::Hopper {
+        // As many parts as fill the device, of which four are worth their sums; two blocks of the large
+        // tile and four of the small share a unit.
+        let choice = |tile: HalfTile, resident: u32| HalfChoice {
+            tile,
+            parts: (resident * units / blocks(shape, tile).max(1)).clamp(1, 4),
+        };
+        let grouped = choice(large, 2);
+        let busy = 4 * grouped.parts * blocks(shape, large) >= 3 * 2 * units;
+        let pays = shape.dtype == DType::F16 || shape.rows >= EXPANDED_ROWS;
+        return match shape.rows > small.rows && busy && pays {
+            true => grouped,
+            false => choice(small, 4),
+        };
+    }
+    let busy = 4 * blocks(shape, large) >= 3 * units;
     HalfChoice {
         tile: match shape.rows > small.rows && busy {
             true => large,
@@ -149,18 +177,18 @@ fn blocks(shape: &HalfShape, tile: HalfTile) -> u32 {
 /// The same as chosen.
 pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> HalfLaunch {
     let HalfTile { rows, cols } = choice.tile;
-    // Eight waves instead of four, and one more tile in LDS.
-    let groups = machine == Machine::Hopper && (rows, cols) == (128, 128);
-    // Columns of a tile in LDS, and tiles of x and of the weights there; copied weights are f16 that go
-    // there as they are.
-    let copied = machine.is_nvidia() && shape.dtype == DType::F16;
-    let (depth, x_tiles, w_tiles) = match (machine.is_nvidia(), groups, copied) {
-        (false, _, _) => (32, 2, 2),
-        (true, true, false) => (64, 4, 3),
-        (true, false, false) => (64, 3, 2),
-        (true, _, true) => (64, 3, 3),
+    let groups = by_groups(machine, choice.tile);
+    let expands = groups && shape.dtype != DType::F16;
+    // Columns of a tile in LDS, and tiles of x and of the weights there: where f16 weights are copied as
+    // they are, they have as many tiles as x.
+    let (depth, x_tiles) = match machine.is_nvidia() {
+        true => (64, 3),
+        false => (32, 2),
     };
+    let copied = machine.is_nvidia() && (shape.dtype == DType::F16 || expands);
+    let w_tiles = if copied { x_tiles } else { 2 };
     let operands = 2 * depth * (x_tiles * rows + w_tiles * cols);
+    let waves = if groups { 8 } else { 4 };
     // Then sums take their place: all rows at once, or on AMD half of them where a wave has several
     // products, in rows that are padded.
     let sums = match machine {
@@ -174,12 +202,13 @@ pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> Ha
     HalfLaunch {
         geometry: Geometry {
             grid: [blocks(&shape, choice.tile).max(1), parts, 1],
-            block: [if groups { 8 } else { 4 } * machine.wave(), 1, 1],
+            block: [waves * machine.wave(), 1, 1],
             lds_bytes: operands.max(sums),
         },
         tile: choice.tile,
         parts,
         part_tiles,
+        expands,
         key: key(&shape),
     }
 }

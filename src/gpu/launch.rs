@@ -57,6 +57,8 @@ pub enum Arg {
     Tickets,
     /// Room for the sums that blocks which share a tile's K leave each other.
     Sums,
+    /// Room for weights that are brought to f16, from a byte on.
+    Expanded(usize),
     /// What links a step to the next.
     Link(Link),
     /// An operand that is not there.
@@ -80,6 +82,8 @@ pub struct Shared {
     pub tickets: usize,
     /// Bytes of [`Arg::Sums`].
     pub sums_bytes: usize,
+    /// Bytes of [`Arg::Expanded`].
+    pub expanded_bytes: usize,
 }
 
 impl Shared {
@@ -89,6 +93,7 @@ impl Shared {
         launches.fold(Shared::default(), |most, launch| Shared {
             tickets: most.tickets.max(launch.shared.tickets),
             sums_bytes: most.sums_bytes.max(launch.shared.sums_bytes),
+            expanded_bytes: most.expanded_bytes.max(launch.shared.expanded_bytes),
         })
     }
 }
@@ -132,6 +137,7 @@ impl fmt::Display for Arg {
             Arg::HostStep => f.write_str("host_step"),
             Arg::Tickets => f.write_str("tickets"),
             Arg::Sums => f.write_str("sums"),
+            Arg::Expanded(offset) => write!(f, "expanded@{offset}"),
             Arg::Link(Link::Next) => f.write_str("next"),
             Arg::Link(Link::History) => f.write_str("history"),
             Arg::Link(Link::Rule) => f.write_str("rule"),
@@ -220,6 +226,10 @@ impl Args {
 
     pub fn sums(&mut self) -> &mut Self {
         self.push(Arg::Sums)
+    }
+
+    pub fn expanded(&mut self, offset: usize) -> &mut Self {
+        self.push(Arg::Expanded(offset))
     }
 
     pub fn link(&mut self, link: Link) -> &mut Self {

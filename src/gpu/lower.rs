@@ -402,7 +402,7 @@ impl Lower<'_> {
                 self.push(kernel.into(), geometry, args.0);
                 self.shares(Shared {
                     tickets: heads.kv as usize,
-                    sums_bytes: 0,
+                    ..Shared::default()
                 });
             }
             Op::AttentionSplit {

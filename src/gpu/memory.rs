@@ -47,7 +47,7 @@ pub struct Needs {
     pub states: usize,
     /// The temporaries of the larger program, its logits among them.
     pub arena: usize,
-    /// What blocks of a launch leave each other.
+    /// What blocks of a launch leave each other, and a launch the next.
     pub shared: usize,
     /// What steps are told and tell each other, and what choosing tokens takes.
     pub steps: usize,
@@ -65,7 +65,7 @@ impl Needs {
             weights: weights.bytes,
             states: programs.first().map_or(0, |p| state_offsets(p).1),
             arena: arena.unwrap_or(0),
-            shared: 4 * shared.tickets + shared.sums_bytes,
+            shared: 4 * shared.tickets + shared.sums_bytes + shared.expanded_bytes,
             steps: steps + chain_bytes(context, vocabulary, wave),
             staging: upload::device_bytes(weights),
         }

@@ -65,7 +65,7 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
-    /// [`Arg::Tickets`] and [`Arg::Sums`]. The recordings of a model never run at the same time, so
+    /// [`Arg::Tickets`], [`Arg::Sums`] and [`Arg::Expanded`]. The recordings of a model never run at the same time, so
     /// one set serves all.
     room: Room,
     chain: Chain,
@@ -82,6 +82,7 @@ struct Shared {
 struct Room {
     tickets: DeviceBuffer,
     sums: DeviceBuffer,
+    expanded: DeviceBuffer,
 }
 
 impl Room {
@@ -89,12 +90,19 @@ impl Room {
         let tickets = DeviceBuffer::new(device, 4 * shared.tickets.max(1))?;
         stream.fill(&tickets, 0)?;
         let sums = DeviceBuffer::new(device, shared.sums_bytes.max(1))?;
-        Ok(Room { tickets, sums })
+        let expanded = DeviceBuffer::new(device, shared.expanded_bytes.max(1))?;
+        Ok(Room {
+            tickets,
+            sums,
+            expanded,
+        })
     }
 
     /// Whether it does for these.
     fn holds(&self, shared: launch::Shared) -> bool {
-        4 * shared.tickets <= self.tickets.bytes() && shared.sums_bytes <= self.sums.bytes()
+        4 * shared.tickets <= self.tickets.bytes()
+            && shared.sums_bytes <= self.sums.bytes()
+            && shared.expanded_bytes <= self.expanded.bytes()
     }
 }
 

@@ -21,6 +21,7 @@ const WAIT: &[&str] = &[
     "attention_step_64x3",
     "attention_step_64x4",
     "embed_",
+    "expand_",
     "gated_gemv_",
     "gated_mul",
     "gemv_",

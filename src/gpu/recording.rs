@@ -86,6 +86,7 @@ impl Recording {
             },
             tickets: room.tickets.address(),
             sums: room.sums.address(),
+            expanded: room.expanded.address(),
         };
         let mut resolved = launches
             .iter()

@@ -13,9 +13,10 @@ pub struct Buffers<'b> {
     pub host_step: u64,
     /// The step on the device.
     pub step: u64,
-    /// [`Arg::Tickets`] and [`Arg::Sums`].
+    /// [`Arg::Tickets`], [`Arg::Sums`] and [`Arg::Expanded`].
     pub tickets: u64,
     pub sums: u64,
+    pub expanded: u64,
 }
 
 /// A kernel with its addresses.
@@ -127,6 +128,7 @@ impl Buffers<'_> {
             Arg::HostStep => self.host_step,
             Arg::Tickets => self.tickets,
             Arg::Sums => self.sums,
+            Arg::Expanded(offset) => self.expanded + offset as u64,
             Arg::Link(link) => {
                 let chain = &shared.chain;
                 match link {

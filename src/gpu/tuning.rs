@@ -220,6 +220,10 @@ impl Tuning {
         for row in &mut table.gemv {
             row.lds_kib = row.lds_kib.min(most_lds_kib(bare));
         }
+        // Another architecture's table may name tiles that this one has no kernels for.
+        table
+            .gemm
+            .retain(|row| row.fault(machine_of(bare)).is_none());
         Ok(table)
     }
 
@@ -340,6 +344,7 @@ fn most_lds_kib(arch: &str) -> u32 {
 /// The kind of machine that an architecture is.
 fn machine_of(arch: &str) -> Machine {
     match arch {
+        "sm_90" => Machine::Hopper,
         _ if arch.starts_with("sm_") => Machine::Nvidia,
         _ if arch.starts_with("gfx9") => Machine::Cdna,
         _ => Machine::Rdna,

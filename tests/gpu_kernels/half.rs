@@ -5,13 +5,15 @@
 
 use super::attention::{Case, Shape};
 use super::bench::{Bench, assert_near, normal};
-use super::matrices::{Matrix, activated, widths};
+use super::matrices::{Matrix, activated, name, widths};
 use crate::args;
 use crate::support::rng::Rng;
 use greta_infer::cpu::half_rows::{round_row, widen_row};
 use greta_infer::dtype::DType;
 use greta_infer::gpu::geometry::{self, HalfChoice, HalfShape};
+use greta_infer::gpu::pack::row_layout;
 use greta_infer::graph::Element;
+use greta_infer::hip::DeviceBuffer;
 
 /// Half a unit in the last of eleven bits: of scale and minimum, and of their combination.
 const ELEVEN_BITS: f64 = 1.0 / 2048.0;
@@ -84,6 +86,25 @@ impl Product {
     }
 }
 
+/// The matrices as rows of f16, one after the other and the bytes of a row.
+fn expanded(
+    bench: &Bench,
+    dtype: DType,
+    packed: &[DeviceBuffer; 3],
+    n: [u32; 3],
+    k: u32,
+    stride: u32,
+) -> (DeviceBuffer, u32) {
+    let to_stride = row_layout(DType::F16, k as usize).stride as u32;
+    let rows: u32 = n.iter().sum();
+    let to = bench.nans((rows * to_stride) as usize / 4);
+    let args = args![
+        0u64, &packed[0], n[0], &packed[1], n[1], &packed[2], n[2], stride, k, &to, to_stride
+    ];
+    bench.launch(&name("expand", dtype), geometry::expand(rows, k), args);
+    (to, to_stride)
+}
+
 /// One launch of up to three matrices over the same rows; the live rows of its results.
 fn check_gemm(bench: &Bench, dtype: DType, product: Product, choice: HalfChoice) -> Vec<f32> {
     let Product {
@@ -128,6 +149,17 @@ fn check_gemm(bench: &Bench, dtype: DType, product: Product, choice: HalfChoice)
         gated: gate.is_some(),
     };
     let launch = geometry::half_launch(bench.machine, shape, choice);
+    let rounded = launch
+        .expands
+        .then(|| expanded(bench, dtype, &packed, n_, k_, w[0].stride()));
+    let (weights, w_stride) = match &rounded {
+        Some((to, stride)) => {
+            let before = [0, n_[0], n_[0] + n_[1]];
+            let at = before.map(|rows| to.address() + u64::from(rows * stride));
+            (at, *stride)
+        }
+        None => (packed.each_ref().map(DeviceBuffer::address), w[0].stride()),
+    };
     let sums = bench.nans(launch.sums_bytes() / 4);
     let tickets = bench.bytes(&vec![0; 4 * launch.tiles()]);
     let shared = launch.parts > 1;
@@ -135,19 +167,19 @@ fn check_gemm(bench: &Bench, dtype: DType, product: Product, choice: HalfChoice)
         &step,
         &x,
         x_stride as u32,
-        &packed[0],
+        weights[0],
         &y[0],
         stride(0),
         n_[0],
-        &packed[1],
+        weights[1],
         &y[1],
         stride(1),
         n_[1],
-        &packed[2],
+        weights[2],
         &y[2],
         stride(2),
         n_[2],
-        w[0].stride(),
+        w_stride,
         residual.then_some(&padded),
         stride(0),
         k_,

@@ -2,7 +2,7 @@
 
 use super::{Lower, activation_code, typed};
 use crate::dtype::DType;
-use crate::gpu::geometry::{self, GatedShape, GemvShape, HalfShape};
+use crate::gpu::geometry::{self, GatedShape, GemvShape, HalfLaunch, HalfShape};
 use crate::gpu::launch::{Args, Form, Shared, Tuned, size};
 use crate::gpu::pack::row_layout;
 use crate::graph::{Activation, Element, WeightId};
@@ -78,27 +78,10 @@ impl Lower<'_> {
         gate: Option<Activation>,
     ) {
         let (dtype, _, k) = self.matrix(products[0].0);
-        let mut args = Args::new();
-        args.rows(x);
         let mut n = [0; MERGED];
-        for (index, n) in n.iter_mut().enumerate() {
-            match products.get(index) {
-                Some(&(weight, y)) => {
-                    *n = self.matrix(weight).1;
-                    args.weight(weight, Form::Matrix).rows(y).u32(*n);
-                }
-                None => {
-                    args.null().null().u32(0).u32(0);
-                }
-            }
+        for (n, &(weight, _)) in n.iter_mut().zip(products) {
+            *n = self.matrix(weight).1;
         }
-        args.u32(self.row_stride(products[0].0));
-        match added {
-            Some(added) => args.rows(added),
-            None => args.null().u32(0),
-        };
-        args.u32(k).u32(x.rows);
-        args.u32(gate.map_or(0, |activation| 1 + activation_code(activation)));
         let shape = HalfShape {
             dtype,
             n,
@@ -107,6 +90,33 @@ impl Lower<'_> {
             gated: gate.is_some(),
         };
         let launch = geometry::gemm_half(self.hardware, shape);
+        let expanded = launch.expands.then(|| self.expand(products, &launch));
+        let stride = match expanded {
+            Some(stride) => stride,
+            None => self.row_stride(products[0].0),
+        };
+        let mut args = Args::new();
+        args.rows(x);
+        let mut before = 0;
+        for index in 0..MERGED {
+            let Some(&(weight, y)) = products.get(index) else {
+                args.null().null().u32(0).u32(0);
+                continue;
+            };
+            match launch.expands {
+                true => args.expanded(before * stride as usize),
+                false => args.weight(weight, Form::Matrix),
+            };
+            args.rows(y).u32(n[index]);
+            before += n[index] as usize;
+        }
+        args.u32(stride);
+        match added {
+            Some(added) => args.rows(added),
+            None => args.null().u32(0),
+        };
+        args.u32(k).u32(x.rows);
+        args.u32(gate.map_or(0, |activation| 1 + activation_code(activation)));
         match launch.parts {
             1 => args.null().null(),
             _ => args.sums().tickets(),
@@ -119,8 +129,40 @@ impl Lower<'_> {
             self.shares(Shared {
                 tickets: launch.tiles(),
                 sums_bytes: launch.sums_bytes(),
+                ..Shared::default()
             });
         }
+    }
+
+    /// Brings the weights of a product to rows of f16, one matrix after the other; bytes from one row to
+    /// the next.
+    fn expand(&mut self, products: &[(WeightId, Slot)], launch: &HalfLaunch) -> u32 {
+        let (dtype, _, k) = self.matrix(products[0].0);
+        let stride = row_layout(DType::F16, k as usize).stride;
+        let mut args = Args::new();
+        let mut rows = 0;
+        for index in 0..MERGED {
+            match products.get(index) {
+                Some(&(weight, _)) => {
+                    let n = self.matrix(weight).1;
+                    args.weight(weight, Form::Matrix).u32(n);
+                    rows += n;
+                }
+                None => {
+                    args.null().u32(0);
+                }
+            }
+        }
+        args.u32(self.row_stride(products[0].0)).u32(k);
+        args.expanded(0).size(stride);
+        self.push(typed("expand", dtype), geometry::expand(rows, k), args.0);
+        let pushed = self.out.last_mut().expect("it was just pushed");
+        pushed.tuned = Some(Tuned::Gemm(launch.key));
+        self.shares(Shared {
+            expanded_bytes: rows as usize * stride,
+            ..Shared::default()
+        });
+        size(stride)
     }
 
     /// Gate and up of several rows of 16-bit floats.
