@@ -219,8 +219,10 @@ fn stored(shape: CacheShape, seed: u32) -> (Vec<u16>, Vec<f32>) {
         kv_append(isa, x.as_ptr(), width, to, shape, 0, shape.capacity, (0, 1));
     }
     let bytes: Vec<u8> = cache.iter().flat_map(|h| h.to_ne_bytes()).collect();
+    let float = |at: usize| f32::from_ne_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
     let half = |at: usize| f16::from_ne_bytes([bytes[at], bytes[at + 1]]).to_f32();
     let value = |at: usize| match shape.kv_type {
+        KvType::F32 => float(4 * at),
         KvType::F16 => half(2 * at),
         KvType::Q8_0 => f32::from(bytes[at].cast_signed()) * half(shape.elements() + at / 32 * 2),
     };

@@ -446,19 +446,21 @@ fn info_and_devices_describe() {
     assert_eq!(json["memory"]["context"], 64);
     // K and V, 2 layers, 1 head of 32, 2 bytes, 64 positions.
     assert_eq!(json["memory"]["kv_bytes"], 2 * 2 * 32 * 2 * 64);
-    let eight_bits = [
-        "info",
-        &model,
-        "--ctx",
-        "64",
-        "--kv-type",
-        "q8_0",
-        "--format",
-        "json",
-    ];
-    let eight_bits = bench.run(&eight_bits).expect(0, &[]).json();
-    assert_eq!(eight_bits["memory"]["kv_type"], "q8_0");
-    assert_eq!(eight_bits["memory"]["kv_bytes"], 2 * 2 * 34 * 64);
+    for (kv_type, head_bytes) in [("f32", 32 * 4), ("q8_0", 34)] {
+        let args = [
+            "info",
+            &model,
+            "--ctx",
+            "64",
+            "--kv-type",
+            kv_type,
+            "--format",
+            "json",
+        ];
+        let memory = &bench.run(&args).expect(0, &[]).json()["memory"];
+        assert_eq!(memory["kv_type"], kv_type);
+        assert_eq!(memory["kv_bytes"], 2 * 2 * head_bytes * 64);
+    }
     let tensors = json["tensors"].as_array().unwrap();
     let counted: u64 = json["types"]
         .as_array()

@@ -22,7 +22,7 @@ fn a_mistake_is_shown_with_line_and_column() {
     );
     check(
         "[session]\nkv_type = \"q4_0\"\n",
-        &["c.toml:2:11:", "q4_0", "supported: f16, q8_0"],
+        &["c.toml:2:11:", "q4_0", "supported: f32, f16, q8_0"],
     );
     check("[session]\ndevice = \"tpu\"\n", &["c.toml:2:10:", "hip"]);
     check(

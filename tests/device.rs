@@ -103,6 +103,17 @@ fn with_a_driver_and_no_device() {
 }
 
 #[test]
+fn a_cache_that_no_gpu_kernel_takes() {
+    let bench = Bench::new();
+    let args = ["graph", "--device", "hip", "--kv-type", "f32"];
+    let ran = bench.with_model(&args);
+    let text = &ran.expect(0, &[]).stdout;
+    for part in ["takes no f32 KV cache", "supported on a GPU: f16, q8_0"] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+}
+
+#[test]
 fn a_step_for_a_gpu_can_be_drawn_without_one() {
     let bench = Bench::new();
     let ran = bench.with_model(&["graph", "--device", "hip"]);

@@ -1,22 +1,24 @@
 //! Every family against Hugging Face `transformers`: toy checkpoints with random weights, in F32,
 //! over sequences long enough that windows and every scaling of positions matter.
 //!
-//! The judge rounds keys and values to f16 as the cache does, so that nothing but f32's own error is
-//! left between the two.
+//! With an f32 cache `transformers` is the judge as it is. With the usual one its keys and values are rounded
+//! to f16 as the cache rounds them, so that nothing but f32's own error is left between the two.
 
 mod support;
 
 use greta_infer::cpu::isa::Isa;
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use greta_infer::model::{Logits, Model, unknown_keys};
 use greta_infer::runtime::{Session, SessionOptions};
 use std::ops::ControlFlow;
 use support::family::{Family, families};
 
-fn session(model: &Model, logits: Logits, isa: Isa) -> Session {
+fn session(model: &Model, kv_type: KvType, logits: Logits, isa: Isa) -> Session {
     let options = SessionOptions {
         threads: 2,
         context: 96,
+        kv_type,
         chunk_rows: 16,
         poison: true,
         isa: Some(isa),
@@ -27,19 +29,19 @@ fn session(model: &Model, logits: Logits, isa: Isa) -> Session {
 }
 
 /// Chunks of `parts` tokens, then one token at a time; the widest difference.
-fn run(family: &Family, session: &mut Session, parts: &[usize]) -> f64 {
+fn run(family: &Family, kv_type: KvType, session: &mut Session, parts: &[usize]) -> f64 {
     let (mut done, mut widest) = (0, 0.0f64);
     for part in parts {
         let chunk = &family.tokens[done..done + part];
         let logits = session.prefill(chunk, &mut |_| ControlFlow::Continue(()));
         done += part;
         let how = format!("a prompt in parts of {parts:?}");
-        widest = widest.max(family.judge(done - 1, logits.expect("it fits"), &how));
+        widest = widest.max(family.judge(kv_type, done - 1, logits.expect("it fits"), &how));
     }
     for (index, &token) in family.tokens.iter().enumerate().skip(done) {
         let logits = session.step(token).expect("it fits");
         let how = format!("a step after {parts:?}");
-        widest = widest.max(family.judge(index, logits, &how));
+        widest = widest.max(family.judge(kv_type, index, logits, &how));
     }
     widest
 }
@@ -50,20 +52,23 @@ fn logits_are_those_of_transformers() {
         let model = family.model(DType::F32);
         let metadata = model.checkpoint().expect("a file").metadata();
         assert_eq!(unknown_keys(metadata).expect("a text"), None);
-        let mut widest = 0.0f64;
-        for isa in Isa::available() {
-            let mut each = session(&model, Logits::All, isa);
-            each.prefill_each(&family.tokens, &mut |index, logits| {
-                widest = widest.max(family.judge(index, logits, "every row"));
-            })
-            .expect("it fits");
-            let mut last = session(&model, Logits::Last, isa);
-            for parts in [&[][..], &[1], &[8, 33, 23], &[64], &[41, 48]] {
-                widest = widest.max(run(&family, &mut last, parts));
-                last.reset();
+        for kv_type in [KvType::F32, KvType::F16] {
+            let mut widest = 0.0f64;
+            for isa in Isa::available() {
+                let mut each = session(&model, kv_type, Logits::All, isa);
+                each.prefill_each(&family.tokens, &mut |index, logits| {
+                    widest = widest.max(family.judge(kv_type, index, logits, "every row"));
+                })
+                .expect("it fits");
+                let mut last = session(&model, kv_type, Logits::Last, isa);
+                for parts in [&[][..], &[1], &[8, 33, 23], &[64], &[41, 48]] {
+                    widest = widest.max(run(&family, kv_type, &mut last, parts));
+                    last.reset();
+                }
             }
+            let name = family.name;
+            println!("{name:<14} {kv_type} cache: within {widest:.1e} of transformers");
         }
-        println!("{:<14} within {widest:.1e} of transformers", family.name);
     }
 }
 
@@ -81,10 +86,11 @@ fn every_special_key_matters() {
             let mut changed = family.clone();
             changed.disturb(key);
             let model = changed.model(DType::F32);
-            let mut session = session(&model, Logits::All, Isa::detect());
+            let kv_type = KvType::F32;
+            let mut session = session(&model, kv_type, Logits::All, Isa::detect());
             let mut apart = 0.0f64;
             let each = &mut |index, logits: &[f32]| {
-                apart = apart.max(family.apart(index, logits));
+                apart = apart.max(family.apart(kv_type, index, logits));
             };
             session.prefill_each(&family.tokens, each).expect("it fits");
             println!("{:<14} {key}: {apart:.1e}", family.name);

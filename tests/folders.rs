@@ -21,6 +21,7 @@ mod variants;
 #[path = "folders/writer.rs"]
 mod writer;
 
+use greta_infer::graph::KvType;
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
@@ -41,10 +42,10 @@ fn expected() -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn floats(value: &Value) -> Vec<f32> {
+fn floats(value: &Value) -> Vec<f64> {
     let list = value.as_array().expect("a list");
     list.iter()
-        .map(|number| number.as_f64().expect("a number") as f32)
+        .map(|number| number.as_f64().expect("a number"))
         .collect()
 }
 
@@ -55,11 +56,12 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-/// The logits after `tokens`, on one thread of the CPU.
+/// The logits after `tokens`, on one thread of the CPU, keys and values as they are.
 fn logits(checkpoint: Checkpoint, tokens: &[u32]) -> Vec<f32> {
     let model = Model::from_checkpoint(checkpoint, None).unwrap_or_else(|error| panic!("{error}"));
     let options = SessionOptions {
         context: 64,
+        kv_type: KvType::F32,
         chunk_rows: 32,
         logits: Logits::Last,
         ..SessionOptions::default()

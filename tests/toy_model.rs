@@ -144,42 +144,51 @@ fn weights_decode_as_the_oracle_decodes_them() {
 /// largest of 32, and f32's own error sends about a fiftieth of them to the other side. In a cache of 8 bits a side is
 /// 1/127 of the largest of 32: rare, but wide.
 fn flipped(recipe: Recipe, kv_type: KvType) -> f64 {
-    if kv_type == KvType::Q8_0 {
-        return 2e-3;
+    match (kv_type, recipe.format.is_float()) {
+        (KvType::Q8_0, _) => 2e-3,
+        (_, false) => 4e-4,
+        (KvType::F16, true) => 1e-4,
+        // Nothing is rounded.
+        (KvType::F32, true) => 1e-5,
     }
-    if recipe.format.is_float() { 1e-4 } else { 4e-4 }
+}
+
+/// How the oracle keeps what a cache of this type keeps.
+fn kept(kv_type: KvType) -> Kv {
+    match kv_type {
+        KvType::F32 => Kv::Exact,
+        KvType::F16 => Kv::F16,
+        KvType::Q8_0 => Kv::Q8,
+    }
 }
 
 /// Logits of every position of a prompt, and of a prompt followed by steps, are as near to exact ones as the documented
 /// rounding allows, and beside those of the imitated rounding.
-fn check_against_oracle(recipe: Recipe, count: usize, ways: &[Way]) {
+fn check_against_oracle(recipe: Recipe, count: usize, kv_type: KvType, ways: &[Way]) {
     let Opened { toy, model, .. } = open(recipe);
     let v = recipe.shape.vocabulary;
     let tokens = toy.tokens(11, count);
     let prompt = count - 4;
     let oracle = toy.oracle();
     let exact = oracle.logits(&tokens, Rounding::EXACT);
-    let imitated = |kv| {
-        let rounding = Rounding {
-            kv,
-            ..Rounding::RUNTIME
-        };
-        oracle.logits(&tokens, rounding)
+    let rounding = Rounding {
+        kv: kept(kv_type),
+        ..Rounding::RUNTIME
     };
-    let imitated = [Kv::F16, Kv::Q8].map(imitated);
+    let imitated = oracle.logits(&tokens, rounding);
+    let flipped = flipped(recipe, kv_type);
     let from = (prompt - 1) * v;
     for way in ways {
-        let imitated = &imitated[usize::from(way.kv_type == KvType::Q8_0)];
-        let flipped = flipped(recipe, way.kv_type);
+        let way = Way { kv_type, ..*way };
         let place = format!("{}, {way:?}", recipe.describe());
         let each = Way {
             logits: Logits::All,
-            ..*way
+            ..way
         };
         let got = prefill_each(&mut session_of(&model, each, count), &tokens);
-        assert_as_near(&got, &exact, imitated, flipped, &format!("{place}, each"));
+        assert_as_near(&got, &exact, &imitated, flipped, &format!("{place}, each"));
 
-        let got = prompt_and_steps(&mut session_of(&model, *way, count), &tokens, prompt);
+        let got = prompt_and_steps(&mut session_of(&model, way, count), &tokens, prompt);
         assert_as_near(&got, &exact[from..], &imitated[from..], flipped, &place);
     }
 }
@@ -192,7 +201,7 @@ fn every_type_agrees_with_the_oracle() {
             chunk_rows,
             ..PLAIN
         });
-        check_against_oracle(recipe, CONTEXT, &ways);
+        check_against_oracle(recipe, CONTEXT, KvType::F16, &ways);
     }
 }
 
@@ -201,15 +210,15 @@ fn every_instruction_set_agrees_with_the_oracle() {
     for isa in Isa::available() {
         for recipe in recipes() {
             let isa = Some(isa);
-            check_against_oracle(recipe, 13, &[Way { isa, ..PLAIN }]);
+            check_against_oracle(recipe, 13, KvType::F16, &[Way { isa, ..PLAIN }]);
         }
     }
 }
 
-/// Keys and values in 8 bits: every head size there is, every instruction set, prompts that begin far from position
-/// zero.
+/// Keys and values as they are, and in 8 bits: every head size there is, every instruction set, prompts that begin far
+/// from position zero.
 #[test]
-fn a_q8_0_cache_agrees_with_the_oracle() {
+fn other_caches_agree_with_the_oracle() {
     for (shape, name) in [
         (WIDE, "F32"),
         (ODD, "Q8_0"),
@@ -220,20 +229,20 @@ fn a_q8_0_cache_agrees_with_the_oracle() {
             shape,
             ..Recipe::of(Format::by_name(name))
         };
-        let kv_type = KvType::Q8_0;
         let ways: Vec<Way> = Isa::available()
             .into_iter()
             .flat_map(|isa| {
                 [(1, 1), (2, 16), (3, 100)].map(|(threads, chunk_rows)| Way {
                     threads,
                     chunk_rows,
-                    kv_type,
                     isa: Some(isa),
                     ..PLAIN
                 })
             })
             .collect();
-        check_against_oracle(recipe, 130, &ways);
+        for kv_type in [KvType::F32, KvType::Q8_0] {
+            check_against_oracle(recipe, 130, kv_type, &ways);
+        }
     }
 }
 
@@ -250,7 +259,7 @@ fn long_texts_agree_with_the_oracle() {
             chunk_rows,
             ..PLAIN
         });
-        check_against_oracle(recipe, 300, &ways);
+        check_against_oracle(recipe, 300, KvType::F16, &ways);
     }
 }
 
@@ -287,47 +296,37 @@ fn recording_threads_and_poison_change_no_bit() {
     for recipe in recipes() {
         let Opened { toy, model, .. } = open(recipe);
         let tokens = toy.tokens(13, CONTEXT);
-        let want = prompt_and_steps(&mut session(&model, PLAIN), &tokens, PROMPT);
-        let eight_bits = Way {
-            kv_type: KvType::Q8_0,
-            ..PLAIN
-        };
-        let want_q8 = prompt_and_steps(&mut session(&model, eight_bits), &tokens, PROMPT);
-        for (threads, eager, poison) in [
-            (2, false, true),
-            (3, false, true),
-            (1, true, true),
-            (3, true, true),
-            (1, false, false),
-        ] {
-            let way = Way {
-                threads,
-                eager,
-                poison,
-                ..PLAIN
-            };
-            let mut this = session(&model, way);
-            let got = prompt_and_steps(&mut this, &tokens, PROMPT);
-            assert_same_bits(&got, &want, &format!("{}, {way:?}", recipe.describe()));
-            let kv_type = KvType::Q8_0;
-            let way_q8 = Way { kv_type, ..way };
-            let got = prompt_and_steps(&mut session(&model, way_q8), &tokens, PROMPT);
-            assert_same_bits(
-                &got,
-                &want_q8,
-                &format!("{}, {way_q8:?}", recipe.describe()),
-            );
+        for kv_type in KvType::ALL {
+            let plain = Way { kv_type, ..PLAIN };
+            let want = prompt_and_steps(&mut session(&model, plain), &tokens, PROMPT);
+            for (threads, eager, poison) in [
+                (2, false, true),
+                (3, false, true),
+                (1, true, true),
+                (3, true, true),
+                (1, false, false),
+            ] {
+                let way = Way {
+                    threads,
+                    eager,
+                    poison,
+                    ..plain
+                };
+                let mut this = session(&model, way);
+                let got = prompt_and_steps(&mut this, &tokens, PROMPT);
+                assert_same_bits(&got, &want, &format!("{}, {way:?}", recipe.describe()));
 
-            let report = this.report();
-            let chunks = PROMPT.div_ceil(way.chunk_rows as usize) as u64;
-            let steps = (CONTEXT - PROMPT) as u64;
-            let expected = if eager {
-                (0, 0, chunks + steps)
-            } else {
-                (steps, chunks, 0)
-            };
-            let counted = (report.replays, report.prompt_replays, report.eager_steps);
-            assert_eq!(counted, expected, "{way:?}");
+                let report = this.report();
+                let chunks = PROMPT.div_ceil(way.chunk_rows as usize) as u64;
+                let steps = (CONTEXT - PROMPT) as u64;
+                let expected = if eager {
+                    (0, 0, chunks + steps)
+                } else {
+                    (steps, chunks, 0)
+                };
+                let counted = (report.replays, report.prompt_replays, report.eager_steps);
+                assert_eq!(counted, expected, "{way:?}");
+            }
         }
     }
 }

@@ -89,7 +89,8 @@ pub struct SessionArgs {
     /// Context capacity in tokens.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub ctx: Option<usize>,
-    /// Element type of the KV cache: f16, or q8_0, which takes a little more than half of the memory.
+    /// Element type of the KV cache: f16; q8_0, which takes a little more than half of the memory; or, on the CPU, f32,
+    /// which takes twice and rounds nothing.
     #[arg(long, value_name = "TYPE")]
     pub kv_type: Option<KvType>,
     /// Where to compute: auto (the best device present), cpu, hip (the best GPU) or hip:N.
@@ -352,7 +353,7 @@ pub struct InfoArgs {
     /// Context capacity in tokens, for the memory estimate.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = positive)]
     pub ctx: Option<usize>,
-    /// Element type of the KV cache, f16 or q8_0, for the memory estimate.
+    /// Element type of the KV cache, f32, f16 or q8_0, for the memory estimate.
     #[arg(long, value_name = "TYPE")]
     pub kv_type: Option<KvType>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Appending to the key/value cache: f32 rows become rows of K and V, each [G, S, D], in f16 or in ggml's Q8_0.
+//! Appending to the key/value cache: f32 rows become rows of K and V, each [G, S, D], in f32, in f16 or in ggml's Q8_0.
 
 use super::isa::Isa;
 use super::simd::{Lanes, entry, f32_to_f16};
@@ -43,7 +43,7 @@ pub struct CacheShape {
 /// One head's rows of a cache, from position 0.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRows {
-    /// The first element: a half, or a signed byte.
+    /// The first element: a float, a half, or a signed byte.
     pub at: *const u8,
     /// The first block's scale; only where the type has scales.
     pub scales: *const u16,
@@ -70,6 +70,7 @@ impl CacheShape {
     #[inline]
     fn place(&self, element: usize) -> (usize, usize) {
         match self.kv_type {
+            KvType::F32 => (4 * element, 0),
             KvType::F16 => (2 * element, 0),
             KvType::Q8_0 => (element, self.elements() + element / Q8_BLOCK * 2),
         }
@@ -125,6 +126,9 @@ pub unsafe fn kv_append(
         unsafe {
             let from = x.add(r * x_stride + g * shape.head);
             match shape.kv_type {
+                KvType::F32 => cache
+                    .add(at)
+                    .copy_from_nonoverlapping(from.cast(), 4 * shape.head),
                 KvType::F16 => store(from, cache.add(at).cast(), shape.head),
                 KvType::Q8_0 => {
                     let (q, scales) = (cache.add(at).cast(), cache.add(scale).cast());

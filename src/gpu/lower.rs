@@ -38,7 +38,9 @@ pub enum LowerError {
         rows: u32,
         most: usize,
     },
-    #[error("{section}, {op}: `{kernel}` takes no {kv_type} KV cache")]
+    #[error(
+        "{section}, {op}: `{kernel}` takes no {kv_type} KV cache; supported on a GPU: f16, q8_0"
+    )]
     KvType {
         section: Section,
         op: &'static str,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 /// What the elements of a K or V cache are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {
+    /// IEEE 754 binary32, `[G, S, D]`: nothing is rounded. The CPU's only.
+    F32,
     /// IEEE 754 binary16, `[G, S, D]`.
     #[default]
     F16,
@@ -17,11 +19,12 @@ pub enum KvType {
 
 impl KvType {
     /// Every type there is.
-    pub const ALL: [KvType; 2] = [KvType::F16, KvType::Q8_0];
+    pub const ALL: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
     /// The name, as flags, configurations and dumps spell it.
     pub fn name(self) -> &'static str {
         match self {
+            KvType::F32 => "f32",
             KvType::F16 => "f16",
             KvType::Q8_0 => "q8_0",
         }
@@ -30,7 +33,7 @@ impl KvType {
     /// Elements that share a scale; a head is whole blocks.
     pub fn block_len(self) -> u32 {
         match self {
-            KvType::F16 => 1,
+            KvType::F32 | KvType::F16 => 1,
             KvType::Q8_0 => 32,
         }
     }
@@ -38,6 +41,7 @@ impl KvType {
     /// Bytes of `elements` elements, whole blocks, with their scales.
     pub fn bytes(self, elements: u64) -> u64 {
         match self {
+            KvType::F32 => elements * 4,
             KvType::F16 => elements * 2,
             KvType::Q8_0 => elements / 32 * 34,
         }

@@ -117,6 +117,7 @@ pub fn families(found: &Found) {
             chunk_rows: 24,
             ..options(found)
         };
+        let kv_type = options.kv_type;
         let mut session = session(&model, &options);
         let mut widest = 0.0f64;
         let (mut done, parts) = (0, [41, 48]);
@@ -125,12 +126,12 @@ pub fn families(found: &Found) {
             let logits = session.prefill(chunk, &mut |_| ControlFlow::Continue(()));
             done += part;
             let logits = logits.unwrap_or_else(|e| panic!("{e}"));
-            widest = widest.max(family.judge(done - 1, logits, "a prompt on the GPU"));
+            widest = widest.max(family.judge(kv_type, done - 1, logits, "a prompt on the GPU"));
         }
         let logits = session
             .step(family.tokens[done])
             .unwrap_or_else(|e| panic!("{e}"));
-        widest = widest.max(family.judge(done, logits, "a step on the GPU"));
+        widest = widest.max(family.judge(kv_type, done, logits, "a step on the GPU"));
         println!("  {:<14} within {widest:.1e} of transformers", family.name);
     }
 }

@@ -21,8 +21,17 @@ pub fn max_difference(a: &[f64], b: &[f64]) -> f64 {
         .fold(0.0, |m, (x, y)| f64::max(m, (x - y).abs()))
 }
 
+/// How far logits are from a judge's: the widest difference, relative to their size where that is above 1. Panics if a
+/// value is not finite.
+pub fn widest_apart(got: &[f32], want: &[f64], place: &str) -> f64 {
+    let got: Vec<f64> = got.iter().map(|&x| x.into()).collect();
+    assert!(got.iter().all(|x| x.is_finite()), "{place}: {got:?}");
+    max_difference(&got, want) / rms(want).max(1.0)
+}
+
 /// What f32 arithmetic adds to the documented rounding, relative to the logits.
-const SLACK: f64 = 2e-5;
+pub const SLACK: f64 = 2e-5;
+
 /// Logits `got` are as near to `exact` as `imitated` is, which has the same roundings in exact arithmetic, and within
 /// `flipped` of `imitated`, relative to their size. Panics with both sides and the place otherwise.
 ///

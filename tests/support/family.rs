@@ -1,9 +1,10 @@
 //! Toy checkpoints of every family and what Hugging Face `transformers` says of them, from
 //! `tests/fixtures/families`, which `make_families.py` wrote. Weights follow from their names.
 
-use super::compare::{max_difference, rms};
+use super::compare::{SLACK, widest_apart};
 use super::gguf_writer::GgufWriter;
 use greta_infer::dtype::DType;
+use greta_infer::graph::KvType;
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::Model;
 use serde::Deserialize;
@@ -49,6 +50,8 @@ pub struct Family {
     /// The tokens after which logits are known.
     pub shown: Vec<usize>,
     logits: Vec<Vec<f64>>,
+    /// Those where keys and values are rounded to f16.
+    rounded: Vec<Vec<f64>>,
 }
 
 /// All of them.
@@ -129,33 +132,39 @@ impl Family {
         };
     }
 
-    /// How far the logits after token `index` are from the judge's, of their size; 0 where they are
-    /// not known.
-    pub fn apart(&self, index: usize, logits: &[f32]) -> f64 {
+    /// How far the logits after token `index` are from the judge's with such a cache, of their size; 0
+    /// where they are not known.
+    pub fn apart(&self, kv_type: KvType, index: usize, logits: &[f32]) -> f64 {
         let Some(at) = self.shown.iter().position(|&shown| shown == index) else {
             return 0.0;
         };
-        let want = &self.logits[at];
-        let got: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
-        assert!(got.iter().all(|x| x.is_finite()), "{}: {got:?}", self.name);
-        max_difference(&got, want) / rms(want).max(1.0)
+        let want = match kv_type {
+            KvType::F32 => &self.logits[at],
+            KvType::F16 => &self.rounded[at],
+            KvType::Q8_0 => panic!("nobody judges a cache of {kv_type}"),
+        };
+        widest_apart(logits, want, self.name)
     }
 
-    /// Refuses logits that are 10⁻⁴ of their size from the judge's; returns how far they are.
-    pub fn judge(&self, index: usize, logits: &[f32], how: &str) -> f64 {
-        let apart = self.apart(index, logits);
+    /// Refuses logits that are further from the judge's than f32's own error, which may put a key or a
+    /// value on the other side of a boundary of f16; returns how far they are.
+    pub fn judge(&self, kv_type: KvType, index: usize, logits: &[f32], how: &str) -> f64 {
+        let apart = self.apart(kv_type, index, logits);
         let name = self.name;
-        let near = apart <= 1e-4;
+        let near = match kv_type {
+            KvType::F32 => SLACK,
+            _ => 1e-4,
+        };
         assert!(
-            near,
-            "{name}, {how}: after token {index} the logits are {apart:.1e} from transformers'"
+            apart <= near,
+            "{name}, {kv_type} cache, {how}: after token {index} the logits are {apart:.1e} from transformers'"
         );
         apart
     }
 }
 
 /// `count` numbers in [0, 1), by SplitMix64 from FNV-1a of the name.
-pub fn uniform(name: &str, count: usize) -> Vec<f64> {
+fn uniform(name: &str, count: usize) -> Vec<f64> {
     let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     });
@@ -169,13 +178,14 @@ pub fn uniform(name: &str, count: usize) -> Vec<f64> {
     (1..=count as u64).map(one).collect()
 }
 
-/// As in `make_families.py`.
-fn values(name: &str, shape: &[usize]) -> Vec<f32> {
-    let last = shape[shape.len() - 1] as f64;
+/// The tensor that follows from a name, GGUF's or Hugging Face's, as in `fixtures/toys.py`.
+pub fn values(name: &str, shape: &[usize]) -> Vec<f32> {
+    let usual = (3.0 / shape[shape.len() - 1] as f64).sqrt();
+    let is = |parts: [&str; 2]| parts.iter().any(|part| name.contains(part));
     let width = match name {
-        "token_embd.weight" => 1.0,
-        _ if name.ends_with("attn_output.weight") => (3.0 / last).sqrt() * 0.1,
-        _ => (3.0 / last).sqrt(),
+        _ if is(["token_embd", "embed_tokens"]) => 1.0,
+        _ if is(["attn_output", "o_proj"]) => usual * 0.1,
+        _ => usual,
     };
     let value = |u: f64| match name {
         _ if name.ends_with("norm.weight") => ((0.5 + u) * 4096.0).floor() / 4096.0,

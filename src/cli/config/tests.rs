@@ -218,7 +218,7 @@ fn errors_have_a_line_and_a_column() {
     check(
         "[session]\nkv_type = \"q4_0\"\n",
         "2:11",
-        "supported: f16, q8_0",
+        "supported: f32, f16, q8_0",
     );
     check(
         "[session]\ndevice = \"tpu\"\n",

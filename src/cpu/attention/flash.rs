@@ -1,10 +1,10 @@
 //! One unit: some queries of one K/V head over a range of positions.
 
 use super::few;
-use super::stored::{F16, Q8, Stored};
+use super::stored::{Q8, Stored};
 use crate::cpu::isa::Isa;
 use crate::cpu::kv::HeadRows;
-use crate::cpu::simd::{Lanes, entry, exp};
+use crate::cpu::simd::{ElementF16, ElementF32, Lanes, entry, exp};
 use crate::cpu::tile::{Rows, Start, multiply};
 use crate::graph::KvType;
 
@@ -83,7 +83,10 @@ impl Layout {
 }
 
 entry! {
-    fn flash_f16_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, F16>
+    fn flash_f32_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, ElementF32>
+}
+entry! {
+    fn flash_f16_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, ElementF16>
 }
 entry! {
     fn flash_q8_fn(unit: *const Unit, scratch: *mut f32) = flash::<L, Q8>
@@ -103,6 +106,7 @@ pub(super) type FlashFn = unsafe fn(unit: *const Unit, scratch: *mut f32);
 /// The instance for a type of cache.
 pub(super) fn flash_fn(isa: Isa, kv_type: KvType) -> FlashFn {
     match kv_type {
+        KvType::F32 => flash_f32_fn(isa),
         KvType::F16 => flash_f16_fn(isa),
         KvType::Q8_0 => flash_q8_fn(isa),
     }

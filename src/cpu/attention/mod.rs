@@ -1,4 +1,4 @@
-//! Causal attention of query heads that share key/value heads, over a cache of f16 or Q8_0, without storing the scores.
+//! Causal attention of query heads that share key/value heads, over a cache of f32, f16 or Q8_0, without storing the scores.
 //!
 //! out [R, H, D] = softmax(scale · q [R, H, D] · Kᵀ) · V, with K and V [G, S, D] and H/G query heads to a K/V head. Row
 //! `r` stands at position `base + r` and sees the positions up to its own; with a window, the last `window` of them.

@@ -1,4 +1,4 @@
-//! How attention reads a cache: rows of halves, or rows of bytes with a scale for every 32.
+//! How attention reads a cache: rows of floats or halves, or rows of bytes with a scale for every 32.
 //!
 //! Bytes are widened and scaled where they are loaded, once for all queries that share a K/V head. That costs four
 //! instructions a vector where a half costs one, so bytes were expected to be slower while the cache is in the
@@ -15,7 +15,7 @@
 //! Perplexity of SmolLM2-135M Q4_1 over the GPL's first 19,346 bytes at `--ctx 512`: 18.342 with f16, 18.338 with q8_0.
 
 use crate::cpu::kv::{HeadRows, Q8_BLOCK};
-use crate::cpu::simd::{ElementF16, ElementF32, Lanes, prefetch};
+use crate::cpu::simd::{Element, ElementF32, Lanes, prefetch};
 
 /// A type of cache, as vectors of f32. Elements are counted from the head's position 0.
 ///
@@ -41,37 +41,35 @@ pub(super) trait Stored {
     );
 }
 
-/// Halves.
-pub(super) struct F16;
-
 /// Signed bytes, a scale for every 32 ([`crate::graph::KvType::Q8_0`]). Rows are whole blocks, and a vector, or an
 /// aligned pair of the shorter ones, lies in one block.
 pub(super) struct Q8;
 
-impl Stored for F16 {
+/// Elements that a vector loads as they lie.
+impl<E: Element> Stored for E {
     #[inline(always)]
     unsafe fn pair<L: Lanes>(rows: HeadRows, element: usize) -> [L; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = rows.at.cast::<u16>().add(element);
-            [L::load_f16(at), L::load_f16(at.add(L::N))]
+            let at = rows.at.add(E::BYTES * element);
+            [E::load(at), E::load(at.add(E::BYTES * L::N))]
         }
     }
     #[inline(always)]
     unsafe fn some<L: Lanes>(rows: HeadRows, element: usize, n: usize) -> L {
         // SAFETY: the caller's promise.
         unsafe {
-            let at = rows.at.cast::<u16>().add(element);
+            let at = rows.at.add(E::BYTES * element);
             if n >= L::N {
-                L::load_f16(at)
+                E::load(at)
             } else {
-                L::load_f16_partial(at, n)
+                E::load_partial(at, n)
             }
         }
     }
     #[inline(always)]
     unsafe fn prefetch(rows: HeadRows, element: usize, ahead: usize) {
-        prefetch(rows.at.wrapping_add(2 * element + ahead));
+        prefetch(rows.at.wrapping_add(E::BYTES * element + ahead));
     }
     #[inline(always)]
     unsafe fn transpose<L: Lanes>(
@@ -85,8 +83,8 @@ impl Stored for F16 {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let from = rows.at.add(2 * first);
-            L::transpose::<ElementF16>(from, 2 * d, live, cols, out, out_stride);
+            let from = rows.at.add(E::BYTES * first);
+            L::transpose::<E>(from, E::BYTES * d, live, cols, out, out_stride);
         }
     }
 }

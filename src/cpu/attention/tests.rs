@@ -18,6 +18,11 @@ struct Case {
 /// One element of a cache, as stored.
 fn element(shape: &CacheShape, cache: &[u16], at: usize) -> f64 {
     match shape.kv_type {
+        KvType::F32 => {
+            let halves = [cache[2 * at], cache[2 * at + 1]].map(u16::to_ne_bytes);
+            let bytes = halves.as_flattened().try_into().expect("four bytes");
+            f64::from(f32::from_ne_bytes(bytes))
+        }
         KvType::F16 => f16::from_bits(cache[at]).to_f64(),
         KvType::Q8_0 => {
             let q = cache[at / 2].to_ne_bytes()[at % 2].cast_signed();
@@ -27,9 +32,12 @@ fn element(shape: &CacheShape, cache: &[u16], at: usize) -> f64 {
     }
 }
 
+/// A half that is NaN, and a float that is where two stand side by side.
+const NAN: u16 = 0x7fc0;
+
 /// A cache in which only the rows of `values [rows][G·D]`, from `first` on, are finite.
 fn cache_of(shape: &CacheShape, values: &[f32], first: usize) -> Vec<u16> {
-    let mut cache = vec![f16::NAN.to_bits(); shape.bytes() / 2];
+    let mut cache = vec![NAN; shape.bytes() / 2];
     let width = shape.heads * shape.head;
     let (to, rows) = (cache.as_mut_ptr().cast(), values.len() / width);
     // SAFETY: the cache has the bytes of its shape and the values are whole rows that it has room for.
@@ -182,8 +190,8 @@ fn shape(heads: usize, kv_heads: usize, d: usize, window: Option<usize>) -> Atte
     }
 }
 
-fn in_q8_0(mut shape: AttentionShape) -> AttentionShape {
-    shape.cache.kv_type = KvType::Q8_0;
+fn kept_in(kv_type: KvType, mut shape: AttentionShape) -> AttentionShape {
+    shape.cache.kv_type = kv_type;
     shape
 }
 
@@ -205,10 +213,14 @@ fn shapes() -> Vec<AttentionShape> {
     for d in [96, 128, 256] {
         shapes.push(shape(4, 2, d, None));
     }
-    let blocks = |s: &AttentionShape| s.cache.head.is_multiple_of(32);
-    let quantised: Vec<_> = shapes.iter().copied().filter(blocks).map(in_q8_0).collect();
-    shapes.extend(quantised);
-    shapes.push(in_q8_0(shape(14, 2, 32, Some(70))));
+    let in_f16 = shapes.clone();
+    for kv_type in [KvType::F32, KvType::Q8_0] {
+        let of_blocks = in_f16
+            .iter()
+            .filter(|s| (s.cache.head as u32).is_multiple_of(kv_type.block_len()));
+        shapes.extend(of_blocks.map(|&s| kept_in(kv_type, s)));
+        shapes.push(kept_in(kv_type, shape(14, 2, 32, Some(70))));
+    }
     shapes
 }
 
@@ -319,7 +331,7 @@ fn eight_bits_stay_near_sixteen() {
             base,
             rows,
         };
-        let (exact, rounded) = (case(half), case(in_q8_0(half)));
+        let (exact, rounded) = (case(half), case(kept_in(KvType::Q8_0, half)));
         let error = |row: &[f32], i: usize| {
             let block = &row[i / 32 * 32..][..32];
             let greatest = block.iter().fold(0f32, |m, v| m.max(v.abs()));

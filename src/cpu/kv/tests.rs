@@ -1,4 +1,4 @@
-//! What is appended, bit for bit: against the crate `half` for f16, against PyPI's `gguf` for Q8_0.
+//! What is appended, bit for bit: as it was for f32, against the crate `half` for f16, against PyPI's `gguf` for Q8_0.
 
 use super::*;
 use crate::cpu::test_data::Random;
@@ -47,14 +47,19 @@ fn check(isa: Isa, shape: CacheShape, position: usize, rows: usize, parts: usize
     for g in 0..shape.heads {
         for s in 0..shape.capacity {
             for d in 0..shape.head {
+                let bytes = shape.kv_type.bytes(1) as usize;
                 let expected = if (position..position + rows).contains(&s) {
                     let x = x[(s - position) * stride + g * shape.head + d];
-                    f16::from_f32(x).to_ne_bytes()
+                    match shape.kv_type {
+                        KvType::F32 => x.to_ne_bytes().to_vec(),
+                        _ => f16::from_f32(x).to_ne_bytes().to_vec(),
+                    }
                 } else {
-                    [UNTOUCHED; 2]
+                    vec![UNTOUCHED; bytes]
                 };
-                let at = 2 * (shape.row(g, s) + d);
-                assert_eq!(cache[at..at + 2], expected, "{isa} [{g}, {s}, {d}]");
+                let at = bytes * (shape.row(g, s) + d);
+                let what = format!("{isa} {} [{g}, {s}, {d}]", shape.kv_type);
+                assert_eq!(cache[at..at + bytes], expected, "{what}");
             }
         }
     }
@@ -63,17 +68,19 @@ fn check(isa: Isa, shape: CacheShape, position: usize, rows: usize, parts: usize
 #[test]
 fn writes_its_rows_bit_for_bit_and_no_other() {
     for isa in Isa::available() {
-        for head in [1, 8, 20, 64, 80] {
-            let shape = CacheShape {
-                heads: 3,
-                capacity: 9,
-                head,
-                kv_type: KvType::F16,
-            };
-            check(isa, shape, 0, 1, 1);
-            check(isa, shape, 8, 1, 2);
-            check(isa, shape, 2, 5, 3);
-            check(isa, shape, 0, 9, 2);
+        for kv_type in [KvType::F32, KvType::F16] {
+            for head in [1, 8, 20, 64, 80] {
+                let shape = CacheShape {
+                    heads: 3,
+                    capacity: 9,
+                    head,
+                    kv_type,
+                };
+                check(isa, shape, 0, 1, 1);
+                check(isa, shape, 8, 1, 2);
+                check(isa, shape, 2, 5, 3);
+                check(isa, shape, 0, 9, 2);
+            }
         }
     }
 }

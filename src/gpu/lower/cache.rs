@@ -17,13 +17,14 @@ pub(super) fn of_its_caches(
         .states
         .first()
         .map(|s| program.states[s.index()].kv_type);
-    let Some(kv_type @ KvType::Q8_0) = kv_type else {
+    let Some(kv_type) = kv_type.filter(|&t| t != KvType::F16) else {
         return Ok(());
     };
     for kernel in kernels {
-        let geometry = match (kernel.kernel.as_str(), launch.op) {
-            ("attention_split" | "attention_rows", _) => None,
+        let geometry = match (kv_type, kernel.kernel.as_str(), launch.op) {
+            (KvType::Q8_0, "attention_split" | "attention_rows", _) => None,
             (
+                KvType::Q8_0,
                 "kv_append",
                 Op::KvAppend {
                     kv_heads,
@@ -33,7 +34,7 @@ pub(super) fn of_its_caches(
                 let rows = launch.inputs[0].rows;
                 Some(geometry::append_q8(2 * kv_heads, head_size, rows))
             }
-            ("rope_append", Op::RopeAppend { heads, .. }) => {
+            (KvType::Q8_0, "rope_append", Op::RopeAppend { heads, .. }) => {
                 let (all, rows) = (heads.query + 2 * heads.kv, launch.inputs[0].rows);
                 Some(geometry::append_q8(all, heads.size, rows))
             }

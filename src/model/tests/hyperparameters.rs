@@ -65,6 +65,7 @@ fn hyperparameters() {
     assert_eq!((scaled.rope_position_scale, scaled.rope().dims), (0.25, 8));
     assert_eq!(scaled.window, None, "a window of 0 is none");
     let bytes = |kv_type| read_plain.kv_bytes_per_position(kv_type);
+    assert_eq!(bytes(KvType::F32), 2 * 2 * (2 * 16 * 4));
     assert_eq!(bytes(KvType::F16), 2 * 2 * (2 * 16 * 2));
     // Of 32 elements each, 32 bytes and a scale of two.
     assert_eq!(bytes(KvType::Q8_0), 2 * 2 * (32 + 2));
