@@ -23,7 +23,8 @@ struct Bench {
     panel_bytes: usize,
     panels: usize,
     weights: Vec<[u8; 64]>,
-    x: Vec<[u8; 64]>,
+    /// What each instruction set multiplies.
+    x: Vec<(Isa, Vec<[u8; 64]>)>,
     tile: Vec<[u8; 64]>,
     scratch: Vec<[u8; 64]>,
 }
@@ -44,19 +45,19 @@ impl Bench {
         {
             pack_panel(dtype, &file, LANES, k, panel);
         }
-        let mut x = aligned(ROWS * row_bytes(k));
-        for (r, out) in x
-            .as_flattened_mut()
-            .chunks_exact_mut(row_bytes(k))
-            .take(ROWS)
-            .enumerate()
-        {
-            let row: Vec<f32> = (0..k)
-                .map(|i| ((i * 37 + r * 11) % 101) as f32 / 50.0 - 1.0)
-                .collect();
-            // SAFETY: `out` is a row long, and portable code runs anywhere.
-            unsafe { quantise_row(Isa::Portable, &row, out.as_mut_ptr()) };
-        }
+        let rows = |isa| {
+            let mut x = aligned(ROWS * row_bytes(k));
+            let lines = x.as_flattened_mut().chunks_exact_mut(row_bytes(k));
+            for (r, out) in lines.take(ROWS).enumerate() {
+                let row: Vec<f32> = (0..k)
+                    .map(|i| ((i * 37 + r * 11) % 101) as f32 / 50.0 - 1.0)
+                    .collect();
+                // SAFETY: `out` is a row long, and the machine runs the instruction set.
+                unsafe { quantise_row(isa, &row, out.as_mut_ptr()) };
+            }
+            (isa, x)
+        };
+        let x = Isa::available().into_iter().map(rows).collect();
         let scratch = Isa::available()
             .into_iter()
             .filter_map(|isa| quantised_kernel(isa, dtype, k, ROWS))
@@ -74,7 +75,9 @@ impl Bench {
         }
     }
 
-    fn run(&mut self, kernel: &PanelKernel, panel: usize, rows: usize) {
+    fn run(&mut self, (isa, kernel): &(Isa, PanelKernel), panel: usize, rows: usize) {
+        let x = self.x.iter().find(|(of, _)| of == isa);
+        let (_, x) = x.expect("an instruction set of this machine");
         // SAFETY: the kernel is one this machine runs, for this type and `k`, and the buffers were made to its measure.
         unsafe {
             (kernel.func)(
@@ -84,7 +87,7 @@ impl Bench {
                     .add(panel * self.panel_bytes),
                 LANES,
                 self.k,
-                self.x.as_ptr().cast(),
+                x.as_ptr().cast(),
                 row_bytes(self.k),
                 rows,
                 self.tile.as_mut_ptr().cast(),
@@ -93,7 +96,7 @@ impl Bench {
         }
     }
 
-    fn answer(&mut self, kernel: &PanelKernel, rows: usize) -> Vec<f32> {
+    fn answer(&mut self, kernel: &(Isa, PanelKernel), rows: usize) -> Vec<f32> {
         self.run(kernel, 1, rows);
         let bytes = &self.tile.as_flattened()[..rows * LANES * 4];
         bytes
@@ -124,7 +127,10 @@ fn quantised(criterion: &mut Criterion) {
                 continue;
             }
             let mut bench = Bench::new(dtype, k);
-            let kernel = |isa| quantised_kernel(isa, dtype, k, ROWS).expect("a quantised type");
+            let kernel = |isa| {
+                let kernel = quantised_kernel(isa, dtype, k, ROWS);
+                (isa, kernel.expect("a quantised type"))
+            };
             for isa in Isa::available()
                 .into_iter()
                 .filter(|isa| *isa != Isa::Portable)
@@ -135,10 +141,10 @@ fn quantised(criterion: &mut Criterion) {
                     let largest = want.iter().fold(0f32, |m, y| m.max(y.abs()));
                     for (got, want) in bench.answer(&kernel, rows).iter().zip(&want) {
                         let close = (got - want).abs() <= 1e-5 * largest;
-                        assert!(close, "{dtype} {}: {got} is not {want}", kernel.name);
+                        assert!(close, "{dtype} {isa}: {got} is not {want}");
                     }
                 }
-                let mut group = criterion.benchmark_group(format!("{dtype}/{k}/{}", kernel.name));
+                let mut group = criterion.benchmark_group(format!("{dtype}/{k}/{}", kernel.1.name));
                 group.sample_size(10);
                 group.throughput(Throughput::Bytes((bench.panels * bench.panel_bytes) as u64));
                 group.bench_function("1 row", |bencher| {

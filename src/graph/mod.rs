@@ -42,8 +42,8 @@ pub enum Element {
     /// 32-bit float.
     F32,
     /// Activations rounded to integers of 15 bits for integer dot products, in blocks of 32: two
-    /// planes of signed bytes, their scale, and the sums that the constant terms of asymmetric
-    /// weights multiply (80 bytes).
+    /// planes of signed bytes, or 16 bits each where the machine has no dot products of bytes, their
+    /// scale, and the sums that the constant terms of asymmetric weights multiply (80 bytes).
     Q15A,
     /// Activations rounded to 16-bit floats for matrix cores, each row times a power of two: the
     /// columns, zeros to a multiple of 64, then the f32 that undoes the power. What long prompts

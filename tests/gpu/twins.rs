@@ -8,7 +8,7 @@ use crate::support::oracle::Format;
 use crate::support::rng::Rng;
 use crate::support::toy::{Recipe, recipes};
 use bumpalo::Bump;
-use greta_infer::cpu::{self, Cpu, isa::Isa};
+use greta_infer::cpu::{self, Cpu, activation::Form, isa::Isa};
 use greta_infer::dtype::DType;
 use greta_infer::gpu::geometry::{HalfChoice, Machine, half_tiles};
 use greta_infer::gpu::tuning::{GemmRow, Tuning};
@@ -48,9 +48,14 @@ pub fn program(model: &Model, found: &Found, rows: u32, context: u32, logits: Lo
 
 fn twins(model: &Model, found: &Found, program: Program) -> Twins {
     let fetch = |name: &str| model.tensor(name);
+    // The twins exchange rounded activations, which a GPU keeps in planes.
+    let isa = match Form::of(Isa::detect()) {
+        Form::Planes => Isa::detect(),
+        Form::Whole => Isa::Portable,
+    };
     let setup = cpu::Setup {
         threads: 1,
-        isa: Isa::detect(),
+        isa,
         poison: false,
     };
     let cpu = Cpu::new(setup, &[&program], &fetch, &|_, _| ()).unwrap_or_else(|e| panic!("{e}"));

@@ -40,14 +40,6 @@ pub(crate) const fn scratch_bytes<H: Shape>(k: usize) -> usize {
     k / CHUNK * H::UNPACKED_BYTES
 }
 
-const fn offset<S: Simd, F: Format>() -> i32 {
-    if F::Shape::MAX == 255 {
-        S::BYTE_OFFSET
-    } else {
-        F::OFFSET
-    }
-}
-
 /// How far ahead of its use a lone row's weights are fetched into the second-level cache.
 ///
 /// The hardware's own prefetcher stops at page boundaries and keeps too little in flight: alone it reads half of what one
@@ -68,7 +60,7 @@ pub(crate) const PREFETCH_BYTES: usize = 8192;
 /// # Safety
 /// As [`Simd`] says.
 #[inline(always)]
-unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk: usize) {
+pub(super) unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk: usize) {
     let bytes = F::PANEL_BYTES * CHUNK / F::COLS;
     for line in 0..bytes.div_ceil(64) {
         // SAFETY: the caller's promise; a prefetch may name any address.
@@ -81,7 +73,7 @@ unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk: usize) {
 /// # Safety
 /// `x` must point to a block.
 #[inline(always)]
-unsafe fn total<H: Shape>(x: *const Block, s: usize) -> i32 {
+pub(super) unsafe fn total<H: Shape>(x: *const Block, s: usize) -> i32 {
     // SAFETY: the caller's promise.
     let sums = unsafe { (*x).sums };
     if H::SCALES == 1 {
@@ -115,15 +107,14 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
                 })
             });
             let [high, low] = planes;
-            let mut sums = S::dots::<H, R>([S::zero(); R], groups, |i| q(s * groups + i), high);
-            let offsets = !H::MIN && (H::MAX != 255 || S::BYTE_OFFSET != 0);
+            let mut sums = S::dots::<R>([S::zero(); R], groups, |i| q(s * groups + i), high);
             for r in 0..R {
                 sums[r] = S::shift_sums(sums[r]);
-                if offsets {
+                if !H::MIN {
                     sums[r] = S::add_sums(sums[r], -offset * total::<H>(x[r], s));
                 }
             }
-            let sums = S::dots::<H, R>(sums, groups, |i| q(s * groups + i), low);
+            let sums = S::dots::<R>(sums, groups, |i| q(s * groups + i), low);
             let scale = scale(s);
             for r in 0..R {
                 let sum = S::mul(S::to_f(sums[r]), S::splat((*x[r]).scale));
@@ -173,7 +164,7 @@ pub(crate) unsafe fn panel<S: Simd, F: Format>(panel: &Panel) {
                     w: panel.scratch,
                     chunks: panel.k / CHUNK,
                     part,
-                    offset: offset::<S, F>(),
+                    offset: F::OFFSET,
                     x: panel.x.add(row * panel.x_stride),
                     x_stride: panel.x_stride,
                     rows,
@@ -205,7 +196,7 @@ unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
                     |i| q[i],
                     |s| scale[s],
                     |s| min[s],
-                    offset::<S, F>(),
+                    F::OFFSET,
                     [x.cast()],
                 );
                 x = x.add(BLOCK_BYTES);

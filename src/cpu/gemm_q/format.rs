@@ -15,8 +15,6 @@ pub(crate) trait Shape {
     const SCALED: usize;
     /// Whether a constant, the block's minimum, is added to each weight.
     const MIN: bool;
-    /// The largest code. Bounds how many products fit sixteen bits; 255 says that codes are whole bytes.
-    const MAX: u32;
     /// Scales in a chunk.
     const SCALES: usize = CHUNK / Self::SCALED;
     /// Bytes of an unpacked chunk: codes, scales, minima.
@@ -24,12 +22,11 @@ pub(crate) trait Shape {
 }
 
 /// The [`Shape`] with these constants.
-pub(crate) struct Is<const SCALED: usize, const MIN: bool, const MAX: u32>;
+pub(crate) struct Is<const SCALED: usize, const MIN: bool>;
 
-impl<const SCALED: usize, const MIN: bool, const MAX: u32> Shape for Is<SCALED, MIN, MAX> {
+impl<const SCALED: usize, const MIN: bool> Shape for Is<SCALED, MIN> {
     const SCALED: usize = SCALED;
     const MIN: bool = MIN;
-    const MAX: u32 = MAX;
 }
 
 /// A part of a panel's chunk in registers: `w = scale · (code − offset) + min`.
@@ -52,7 +49,7 @@ pub(crate) trait Format {
     const FILE_BYTES: usize;
     /// Bytes of a block of 16 lanes in a panel.
     const PANEL_BYTES: usize;
-    /// Subtracted from every code. Whole bytes (`MAX` 255) say 0 and leave it to [`Simd::BYTE_OFFSET`].
+    /// Subtracted from every code.
     const OFFSET: i32;
 
     /// Bytes from one panel of `k` columns to the next: its blocks, up to a whole cache line.
@@ -178,7 +175,7 @@ macro_rules! each_group {
     };
 }
 
-/// Reads whole bytes.
+/// Reads whole signed bytes as codes, 128 more.
 ///
 /// # Safety
 /// `at` must hold [`BYTES`]; otherwise as [`Simd`] says.

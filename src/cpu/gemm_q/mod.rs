@@ -42,8 +42,8 @@
 //! # The files
 //!
 //! `format` says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
-//! a dozen operations with an implementation per instruction set; `driver` has the loops, written once; `wide` is many
-//! rows of the types of more than four bits on machines whose best is AVX2.
+//! a dozen operations with an implementation per instruction set that has dot products of bytes; `driver` has the loops,
+//! written once; `wide` has those of machines whose best is AVX2, which multiply integers of 16 bits.
 
 mod driver;
 pub(crate) mod format;
@@ -57,7 +57,7 @@ mod wide;
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{LANES, PanelFn, PanelKernel};
+use super::panel::{PanelFn, PanelKernel};
 use crate::dtype::DType;
 use format::Format;
 use simd::Simd;
@@ -84,7 +84,7 @@ macro_rules! with_format {
 pub(crate) use with_format;
 
 /// The kernel for panels of `dtype` with `k` columns, packed by [`crate::cpu::pack::pack_panel`], on up to `rows_max`
-/// activation rows quantised by [`crate::cpu::activation::quantise_row`].
+/// activation rows quantised by [`crate::cpu::activation::quantise_row`] for the same `isa`.
 ///
 /// `None` if `dtype` is not a quantised type, or `k` no multiple of its block. A row's result does not depend on how many
 /// rows it is computed with. `isa` must be one this machine runs.
@@ -128,16 +128,12 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
     let (func, panels, scratch_bytes, name): (PanelFn, _, _, _) = match path {
         Path::Portable => (run::<simd::Portable, F>, 1, unpacked, "portable"),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if many && wide::pays::<F::Shape>() => (
-            run_wide::<F>,
-            wide::PANELS,
-            size_of::<wide::Scratch>(),
-            "avx2",
-        ),
+        Path::Avx2 => {
+            let scratch = if many { size_of::<wide::Scratch>() } else { 0 };
+            (run_wide::<F>, wide::PANELS, scratch, "avx2")
+        }
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => (run::<simd::Ymm<simd::Maddubs>, F>, 1, unpacked, "avx2"),
-        #[cfg(target_arch = "x86_64")]
-        Path::AvxVnni => (run::<simd::Ymm<simd::Vnni>, F>, 1, unpacked, "avx-vnni"),
+        Path::AvxVnni => (run::<simd::Ymm, F>, 1, unpacked, "avx-vnni"),
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 => (run::<simd::Zmm, F>, 1, unpacked, "avx512"),
     };
@@ -149,7 +145,7 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
     })
 }
 
-/// [`run`] on AVX2 for up to [`wide::PANELS`] panels: many rows as [`wide`] has them, a lone one panel by panel.
+/// [`run`] as [`wide`] has it.
 ///
 /// # Safety
 /// As [`PanelFn`] says.
@@ -174,19 +170,8 @@ unsafe fn run_wide<F: Format>(
         tile,
         scratch,
     };
-    // SAFETY: the caller's promise; panels follow one another, and so do their tiles.
-    unsafe {
-        if rows > 1 {
-            return wide::panels::<F>(&panel, lanes);
-        }
-        for p in 0..lanes.div_ceil(LANES) {
-            simd::Ymm::<simd::Maddubs>::panel::<F>(&driver::Panel {
-                w: w.add(p * F::panel_stride(k)),
-                tile: tile.add(p * LANES),
-                ..panel
-            });
-        }
-    }
+    // SAFETY: the caller's promise.
+    unsafe { wide::panels::<F>(&panel, lanes) }
 }
 
 /// The [`PanelFn`] of a type on an instruction set.

@@ -21,14 +21,12 @@ pub(crate) trait Simd: Sized {
     const LANES: usize;
     /// Rows of a tile that fill this instruction set's registers.
     const ROWS: usize;
-    /// What [`Simd::bytes`] adds to a signed byte.
-    const BYTE_OFFSET: i32;
 
     /// Reads codes.
     unsafe fn load(at: *const u8) -> Self::I;
     /// Writes codes.
     unsafe fn store(at: *mut u8, v: Self::I);
-    /// Signed bytes of the file in the form [`Simd::dots`] wants for [`Shape::MAX`] 255.
+    /// Signed bytes and 128.
     unsafe fn bytes(v: Self::I) -> Self::I;
     /// `v & mask` in every byte.
     unsafe fn and(v: Self::I, mask: u8) -> Self::I;
@@ -66,8 +64,8 @@ pub(crate) trait Simd: Sized {
     /// `sums + v` in every lane.
     unsafe fn add_sums(sums: Self::A, v: i32) -> Self::A;
     /// Adds to `sums[r]` the products of `groups` groups of codes, read through `w(0 … groups)`, with the activations at
-    /// `x[r]`: four bytes a group. Codes are unsigned bytes up to `H::MAX`.
-    unsafe fn dots<H: Shape, const R: usize>(
+    /// `x[r]`: four bytes a group. Codes are unsigned bytes.
+    unsafe fn dots<const R: usize>(
         sums: [Self::A; R],
         groups: usize,
         w: impl Fn(usize) -> Self::I,
@@ -90,7 +88,7 @@ mod avx512;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{Maddubs, Vnni, Ymm};
+pub(crate) use avx2::Ymm;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Zmm;
 pub(crate) use portable::Portable;

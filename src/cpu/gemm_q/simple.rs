@@ -64,30 +64,30 @@ fn fifth_bits(qh: u32) -> Codes {
 
 nibble_type! {
     /// `w = d · (q − 8)`, `q` four bits.
-    Q4_0, Is<32, false, 15>, offset 8, minimum false, fifth bit false
+    Q4_0, Is<32, false>, offset 8, minimum false, fifth bit false
 }
 nibble_type! {
     /// `w = d · q + m`, `q` four bits.
-    Q4_1, Is<32, true, 15>, offset 0, minimum true, fifth bit false
+    Q4_1, Is<32, true>, offset 0, minimum true, fifth bit false
 }
 nibble_type! {
     /// `w = d · (q − 16)`, `q` five bits.
-    Q5_0, Is<32, false, 31>, offset 16, minimum false, fifth bit true
+    Q5_0, Is<32, false>, offset 16, minimum false, fifth bit true
 }
 nibble_type! {
     /// `w = d · q + m`, `q` five bits.
-    Q5_1, Is<32, true, 31>, offset 0, minimum true, fifth bit true
+    Q5_1, Is<32, true>, offset 0, minimum true, fifth bit true
 }
 
-/// `w = d · q`, `q` a signed byte.
+/// `w = d · q`, `q` a signed byte; the code is `q + 128`.
 pub(crate) struct Q8_0;
 
 impl Format for Q8_0 {
-    type Shape = Is<32, false, 255>;
+    type Shape = Is<32, false>;
     const COLS: usize = 32;
     const FILE_BYTES: usize = 34;
     const PANEL_BYTES: usize = 16 * Self::FILE_BYTES;
-    const OFFSET: i32 = 0;
+    const OFFSET: i32 = 128;
 
     fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
         put_bytes(out, lane, codes(&file[2..]));

@@ -88,11 +88,11 @@ macro_rules! six_bit_type {
 
 six_bit_type! {
     /// `w = d · scale · q − dmin · min`, `q` four bits.
-    Q4K, Is<32, true, 15>, fifth bit false
+    Q4K, Is<32, true>, fifth bit false
 }
 six_bit_type! {
     /// `w = d · scale · q − dmin · min`, `q` five bits.
-    Q5K, Is<32, true, 31>, fifth bit true
+    Q5K, Is<32, true>, fifth bit true
 }
 
 /// `w = d · scale · (q − 32)`, `q` six bits, `scale` a signed byte for 16 columns.
@@ -103,7 +103,7 @@ impl Q6K {
 }
 
 impl Format for Q6K {
-    type Shape = Is<16, false, 63>;
+    type Shape = Is<16, false>;
     const COLS: usize = 256;
     const FILE_BYTES: usize = 128 + 64 + 16 + 2;
     const PANEL_BYTES: usize = HALVES + CHUNKS * Self::CHUNK_BYTES;
@@ -162,7 +162,7 @@ impl Q2K {
 }
 
 impl Format for Q2K {
-    type Shape = Is<16, true, 3>;
+    type Shape = Is<16, true>;
     const COLS: usize = 256;
     const FILE_BYTES: usize = 16 + 64 + 2 + 2;
     const PANEL_BYTES: usize = 2 * HALVES + CHUNKS * Self::CHUNK_BYTES;
@@ -223,7 +223,7 @@ impl Q3K {
 }
 
 impl Format for Q3K {
-    type Shape = Is<16, false, 7>;
+    type Shape = Is<16, false>;
     const COLS: usize = 256;
     const FILE_BYTES: usize = 32 + 64 + 12 + 2;
     const PANEL_BYTES: usize = HALVES + CHUNKS * Self::CHUNK_BYTES;

@@ -1,7 +1,7 @@
 //! Every type on every path at ragged sizes, against f64 sums over weights decoded by [`DType::decode`].
 
 use super::*;
-use crate::cpu::activation::{self, BLOCK_LEN, Block};
+use crate::cpu::activation::{self, BLOCK_LEN, Block, Form};
 use crate::cpu::pack::{pack_panel, packed_panel_bytes};
 use crate::cpu::panel::LANES;
 use half::f16;
@@ -38,6 +38,15 @@ fn paths() -> Vec<Path> {
         }
     }
     paths
+}
+
+/// What the activations of a path are.
+fn form(path: Path) -> Form {
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => Form::Whole,
+        _ => Form::Planes,
+    }
 }
 
 /// Where a block's half-precision fields are; every other bit pattern is a valid weight.
@@ -133,7 +142,8 @@ impl Case {
             let row = &self.x[(from + r) * self.k..][..self.k];
             // SAFETY: `x` has room for the row, and portable code runs anywhere.
             unsafe {
-                activation::quantise_row(
+                activation::quantise_row_as(
+                    form(path),
                     Isa::Portable,
                     row,
                     x.as_mut_ptr().cast::<u8>().add(r * stride),
@@ -204,7 +214,7 @@ impl Case {
                     let largest = w.iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
                     for c in 0..BLOCK_LEN {
                         let w = f64::from(w[c]);
-                        let rounded = f64::from(block.scale) * f64::from(block.q(c));
+                        let rounded = f64::from(block.scale) * f64::from(block.q(form(path), c));
                         quantised += w * rounded;
                         exact += w * f64::from(x[c]);
                         magnitude += largest * rounded.abs();

@@ -1,25 +1,45 @@
-//! Many rows of types of more than four bits on AVX2, whose machines multiply 16-bit integers at the rate of bytes.
+//! Panels on AVX2 without dot products of bytes: codes and activations as integers of 16 bits.
 //!
-//! `vpmaddwd` multiplies 16 pairs of 16-bit integers and adds neighbours to 32 bits: codes, less their offset, and whole
-//! activations `q = 128 · high + low` fit it exactly, so the sums are the integers that the planes give, and every bit after
-//! them is the same. `vpmaddubsw` takes as many instructions for two planes of nibbles, and up to twice as many for wider
-//! codes: pairs of products soon fill 16 bits and have to be widened, and whole bytes have signs that must be moved.
+//! `vpmaddwd` multiplies 16 pairs of 16-bit integers and adds neighbours to 32 bits: codes and whole activations fit it
+//! exactly, so the sums are the integers that the planes give elsewhere, and every bit after them is the same.
+//! `vpmaddubsw` on planes takes as many instructions for codes of four bits and up to twice as many for wider ones: pairs of
+//! products soon fill 16 bits and have to be widened, and whole bytes have signs that must be moved.
 //!
-//! Two columns of 16 lanes by [`ROWS`] rows are 2 loads of weights, 3 broadcasts, 6 products and 6 additions: 3 cycles on a
-//! machine with two multipliers and four pipes (Zen 3), 32 multiply-adds a cycle. Weights are unpacked [`CHUNKS`] chunks at
-//! a time, which the first-level cache holds while all rows pass; what a row has summed up waits in the tile.
+//! # What bounds it
 //!
-//! A prompt of 512 tokens of SmolLM2-135M on two busy Zen 3 cores, tokens/s before and after, medians of 5 interleaved
-//! runs: Q6_K (whose narrow tensors are Q8_0) 348 and 423, Q4_0 459 and 442, Q4_1 498 and 477; so nibbles stay with planes.
+//! Many rows: two columns of 16 lanes by [`ROWS`] rows are 2 loads of weights, 3 broadcasts, 6 products and 6 additions: 17
+//! instructions for 96 multiply-adds. Counted by pipes they take 3 cycles of a machine with two multipliers among four
+//! pipes (Zen 3). But sums that wait for products take the pipes that multiply, and the loop alone, from the first-level
+//! cache, takes 4.4 cycles, 21.9 multiply-adds a cycle; with the float work, 20. Where another thread shares the core, what
+//! it can decode decides, and each instruction counts. Multiply-adds a cycle of Zen 3, 128 rows of K = 576 and 1536 (Q6_K:
+//! 1536), the best of many passes, and in parentheses with somebody else on the core:
+//!
+//! | | Q4_0 | Q4_1 | Q6_K |
+//! |---|---|---|---|
+//! | two planes of bytes, 4 rows by 8 lanes | 14.2, 14.5 (11.4) | 16.0, 16.6 (12.8) | |
+//! | 16 bits, widened in every call | | | 9.9 |
+//! | 16 bits, a loop over pairs of columns | 19.1, 19.5 (10.8) | 18.1, 18.5 (10.7) | 16.4 |
+//! | the same unrolled by the compiler, which spills | 16.8, 17.5 (12.0) | 14.6, 14.9 (11.0) | |
+//! | unrolled in assembly (what is here) | 20.6, 20.9 (14 to 16) | 19.6, 20.0 (14 to 15) | 17.7 |
+//!
+//! What did not help: fences for the compiler between steps (16.6); all of K unpacked at once for one panel (as good). In
+//! assembly, with the float work: weights as operands in memory (18.4); tiles of 4 × 2, 2 × 4 and 3 × 3 registers (20.3,
+//! 20.1 and 19.3); and `(x₀ + w₁)(x₁ + w₀)`, which has half the products and more additions (Winograd's; 19.8 in a tile of
+//! 4 × 2, 19.0 in one of 3 × 2).
+//!
+//! One row is bound by memory: from the first-level cache it takes 11.4 multiply-adds a cycle of Q4_0 and 12.3 of Q8_0 (planes,
+//! the halves of a panel one after the other: 11.6, and 6.5 to 7.5), 18 to 20 GB/s of memory (13 to 16). Prefetching 2 to
+//! 8 KB ahead, to either cache, is alike; 16 KB ahead, or half a KB, is slower.
 
-use super::driver::Panel;
+use super::driver::{PREFETCH_BYTES, Panel, prefetch_chunk, total};
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
-use super::simd::{Maddubs, Ymm};
-use crate::cpu::activation::{BLOCK_BYTES, Block, HIGH_SHIFT};
+use super::simd::Ymm;
+use crate::cpu::activation::{BLOCK_BYTES, Block};
 use crate::cpu::panel::LANES;
+use core::arch::asm;
 use core::arch::x86_64::*;
 
-/// Panels of a call: a row's activations are widened once for all of them.
+/// Panels of a call: a row is fetched once for all of them.
 pub(super) const PANELS: usize = 2;
 
 /// Rows of a tile: of 16 registers 6 hold integer sums and 6 what they are added to.
@@ -28,71 +48,115 @@ const ROWS: usize = 3;
 /// Chunks that are unpacked at a time: a block of the K types.
 const CHUNKS: usize = 8;
 
-/// Whether codes of this shape are multiplied faster here than as bytes.
-pub(super) const fn pays<H: Shape>() -> bool {
-    H::MAX > 15
-}
-
 /// Lanes of a register, of which a panel is two parts.
 const PART: usize = 8;
 const PARTS: usize = LANES / PART;
 
-type Avx2 = Ymm<Maddubs>;
+/// Pairs of columns in a chunk: a register of codes holds one of each lane.
+const PAIRS: usize = CHUNK / 2;
 
 /// An unpacked chunk of a panel. Entry `2i` of `codes` has columns `4i` and `4i + 2` of each lane, entry `2i + 1` the
-/// others, which is what splitting bytes into even and odd ones gives.
+/// others, as [`split`] gives them.
 #[repr(C, align(64))]
 struct Unpacked {
-    codes: [[__m256i; PARTS]; 2 * GROUPS],
+    codes: [[__m256i; PARTS]; PAIRS],
     scales: [[__m256; PARTS]; 2],
     mins: [[__m256; PARTS]; 2],
 }
 
-/// A chunk of a row in the order of [`Unpacked::codes`].
+/// What a call of many rows needs for itself.
 #[repr(C, align(64))]
-struct Widened([i16; CHUNK]);
+pub(super) struct Scratch([[Unpacked; CHUNKS]; PANELS]);
 
-/// What a call needs for itself.
-#[repr(C, align(64))]
-pub(super) struct Scratch {
-    panels: [[Unpacked; CHUNKS]; PANELS],
-    rows: [[Widened; CHUNKS]; ROWS],
-}
-
-/// `lanes` rows of weights, in up to [`PANELS`] panels, against every row of `panel.x`; `panel.scratch` holds a [`Scratch`].
+/// `lanes` rows of weights, in up to [`PANELS`] panels, against every row of `panel.x`; `panel.scratch` holds a [`Scratch`]
+/// if there are several.
 ///
 /// # Safety
 /// What [`crate::cpu::panel::PanelFn`] demands, on a machine with AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn panels<F: Format>(panel: &Panel, lanes: usize) {
+    // SAFETY: the caller's promise; panels follow one another, and so do their tiles.
+    unsafe {
+        if panel.rows > 1 {
+            return many_rows::<F>(panel, lanes.div_ceil(LANES));
+        }
+        for p in 0..lanes.div_ceil(LANES) {
+            one_row::<F>(
+                panel.w.add(p * F::panel_stride(panel.k)),
+                panel,
+                panel.tile.add(p * LANES),
+            );
+        }
+    }
+}
+
+/// One activation row, straight from the packed panel at `w`.
+///
+/// # Safety
+/// As [`panels`].
+#[inline(always)]
+unsafe fn one_row<F: Format>(w: *const u8, panel: &Panel, out: *mut f32) {
+    // SAFETY: the blocks of `k` columns lie one after another in the panel, as do those of the activation row.
+    unsafe {
+        let mut acc = [_mm256_setzero_ps(); PARTS];
+        let mut x = panel.x.cast::<Block>();
+        for b in 0..panel.k / F::COLS {
+            let block = w.add(b * F::PANEL_BYTES);
+            for c in 0..F::COLS / CHUNK {
+                prefetch_chunk::<Ymm, F>(block.wrapping_add(PREFETCH_BYTES), c);
+                let parts = [F::unpack::<Ymm>(block, c, 0), F::unpack::<Ymm>(block, c, 1)];
+                for s in 0..F::Shape::SCALES {
+                    let mut sums = [_mm256_setzero_si256(); PARTS];
+                    if !F::Shape::MIN {
+                        let offset = -F::OFFSET * total::<F::Shape>(x, s);
+                        sums = [_mm256_set1_epi32(offset); PARTS];
+                    }
+                    for i in s * GROUPS / F::Shape::SCALES..(s + 1) * GROUPS / F::Shape::SCALES {
+                        for (part, sum) in sums.iter_mut().enumerate() {
+                            for (odd, codes) in split(parts[part].q[i]).into_iter().enumerate() {
+                                let products = _mm256_madd_epi16(codes, pair(x, 2 * i + odd));
+                                *sum = _mm256_add_epi32(*sum, products);
+                            }
+                        }
+                    }
+                    let scale = [parts[0].scale[s], parts[1].scale[s]];
+                    let min = [parts[0].min[s], parts[1].min[s]];
+                    acc = accumulate::<F::Shape>(acc, sums, scale, min, x, s);
+                }
+                x = x.add(1);
+            }
+        }
+        store(acc, out);
+    }
+}
+
+/// Many rows: the panels are unpacked [`CHUNKS`] chunks at a time, which the first-level cache holds while all rows pass.
+/// What a row has summed up waits in the tile.
+///
+/// # Safety
+/// As [`panels`].
+#[inline(always)]
+unsafe fn many_rows<F: Format>(panel: &Panel, panels: usize) {
     // SAFETY: the caller's promise. Blocks of a panel follow each other, as do panels, and a row's blocks.
     unsafe {
         let scratch = panel.scratch.cast::<Scratch>();
-        let panels = lanes.div_ceil(LANES);
-        let chunks = panel.k / CHUNK;
-        let mut first = 0;
-        while first < chunks {
+        let (chunks, stride) = (panel.k / CHUNK, F::panel_stride(panel.k));
+        for first in (0..chunks).step_by(CHUNKS) {
             let count = CHUNKS.min(chunks - first);
             for p in 0..panels {
-                let w = panel.w.add(p * F::panel_stride(panel.k));
-                let unpacked = (&raw mut (*scratch).panels[p]).cast::<Unpacked>();
-                unpack::<F>(w, first, count, unpacked);
+                let w = panel.w.add(p * stride);
+                let out = (&raw mut (*scratch).0[p]).cast();
+                unpack::<F>(w, (first, count), PANELS * stride, out);
             }
             let mut row = 0;
             while row < panel.rows {
                 // As even tiles as possible.
                 let left = panel.rows - row;
                 let rows = left.div_ceil(left.div_ceil(ROWS));
-                let x = panel.x.add(row * panel.x_stride + first * BLOCK_BYTES);
-                for r in 0..rows {
-                    let to = (&raw mut (*scratch).rows[r]).cast::<Widened>();
-                    widen(x.add(r * panel.x_stride).cast(), count, to);
-                }
                 for p in 0..panels {
                     let tile = Tile {
-                        w: (&raw const (*scratch).panels[p]).cast(),
-                        q: &raw const (*scratch).rows,
-                        x,
+                        w: (&raw const (*scratch).0[p]).cast(),
+                        x: panel.x.add(row * panel.x_stride + first * BLOCK_BYTES),
                         x_stride: panel.x_stride,
                         chunks: count,
                         begins: first == 0,
@@ -106,37 +170,50 @@ pub(super) unsafe fn panels<F: Format>(panel: &Panel, lanes: usize) {
                 }
                 row += rows;
             }
-            first += count;
         }
     }
 }
 
-/// Chunks `first ..` of the panel at `w`, signed and 16 bits wide.
+/// The even and the odd ones of 32 bytes, 16 bits wide.
+///
+/// # Safety
+/// AVX2.
+#[inline(always)]
+unsafe fn split(bytes: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even = _mm256_and_si256(bytes, _mm256_set1_epi16(255));
+        [even, _mm256_srli_epi16::<8>(bytes)]
+    }
+}
+
+/// Chunks `first ..` of the panel at `w`, signed and 16 bits wide. Those `ahead` bytes further, which the next call will
+/// unpack, travel meanwhile.
 ///
 /// # Safety
 /// As [`panels`]; `out` has room for `count` chunks, and `first` begins a block.
 #[inline(always)]
-unsafe fn unpack<F: Format>(w: *const u8, first: usize, count: usize, out: *mut Unpacked) {
+unsafe fn unpack<F: Format>(
+    w: *const u8,
+    (first, count): (usize, usize),
+    ahead: usize,
+    out: *mut Unpacked,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let offset = _mm256_set1_epi16(F::OFFSET as i16);
         for c in 0..count {
             let at = first + c;
-            let block = w.add(at / (F::COLS / CHUNK) * F::PANEL_BYTES);
+            let (block, at) = (at / (F::COLS / CHUNK), at % (F::COLS / CHUNK));
+            let block = w.add(block * F::PANEL_BYTES);
+            prefetch_chunk::<Ymm, F>(block.wrapping_add(ahead), at);
             let out = out.add(c);
             for part in 0..PARTS {
-                let Chunk { q, scale, min } =
-                    F::unpack::<Avx2>(block, at % (F::COLS / CHUNK), part);
+                let Chunk { q, scale, min } = F::unpack::<Ymm>(block, at, part);
                 for (i, &q) in q.iter().enumerate() {
-                    let [even, odd] = if F::Shape::MAX == 255 {
-                        let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(q));
-                        [even, _mm256_srai_epi16::<8>(q)]
-                    } else {
-                        let even = _mm256_and_si256(q, _mm256_set1_epi16(255));
-                        [even, _mm256_srli_epi16::<8>(q)].map(|v| _mm256_sub_epi16(v, offset))
-                    };
-                    (*out).codes[2 * i][part] = even;
-                    (*out).codes[2 * i + 1][part] = odd;
+                    let [even, odd] = split(q);
+                    (*out).codes[2 * i][part] = _mm256_sub_epi16(even, offset);
+                    (*out).codes[2 * i + 1][part] = _mm256_sub_epi16(odd, offset);
                 }
                 for s in 0..F::Shape::SCALES {
                     (*out).scales[s][part] = scale[s];
@@ -147,39 +224,9 @@ unsafe fn unpack<F: Format>(w: *const u8, first: usize, count: usize, out: *mut 
     }
 }
 
-/// A row's activations as whole integers.
-///
-/// # Safety
-/// `x` points to `count` blocks, `out` has room for as many chunks; AVX2.
-#[inline(always)]
-unsafe fn widen(x: *const Block, count: usize, out: *mut Widened) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for c in 0..count {
-            let planes = &(*x.add(c)).planes;
-            for half in 0..2 {
-                let plane = |p: usize| {
-                    let at = planes[p].as_ptr().add(16 * half);
-                    _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast()))
-                };
-                const SHIFT: i32 = HIGH_SHIFT as i32;
-                let q = _mm256_add_epi16(_mm256_slli_epi16::<SHIFT>(plane(0)), plane(1));
-                // Of each four the second and third change places.
-                const EVEN_FIRST: i32 = 0b11_01_10_00;
-                let q = _mm256_shufflelo_epi16::<EVEN_FIRST>(q);
-                let q = _mm256_shufflehi_epi16::<EVEN_FIRST>(q);
-                let to = (*out.add(c)).0.as_mut_ptr().add(16 * half);
-                _mm256_store_si256(to.cast(), q);
-            }
-        }
-    }
-}
-
-/// Some rows against some chunks of a panel.
+/// Some rows against some chunks of an unpacked panel.
 struct Tile {
     w: *const Unpacked,
-    q: *const [[Widened; CHUNKS]; ROWS],
-    /// The same rows as blocks, for their scales and sums.
     x: *const u8,
     x_stride: usize,
     chunks: usize,
@@ -189,8 +236,6 @@ struct Tile {
 }
 
 impl Tile {
-    /// The arithmetic of [`super::driver`], with the same roundings in the same order.
-    ///
     /// # Safety
     /// What the fields point to must be as long as they say, for `R` rows; AVX2 and FMA.
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -207,47 +252,153 @@ impl Tile {
             }
             for c in 0..self.chunks {
                 let w = self.w.add(c);
-                let x: [*const Block; R] =
-                    core::array::from_fn(|r| self.x.add(r * self.x_stride).cast::<Block>().add(c));
-                let q: [*const i32; R] =
-                    core::array::from_fn(|r| (*self.q)[r][c].0.as_ptr().cast());
-                let pairs = 2 * GROUPS / H::SCALES;
+                let mut x = [core::ptr::null(); R];
+                for (r, x) in x.iter_mut().enumerate() {
+                    *x = self.x.add(r * self.x_stride).cast::<Block>().add(c);
+                }
                 for s in 0..H::SCALES {
                     let mut sums = [[_mm256_setzero_si256(); PARTS]; R];
-                    for i in s * pairs..(s + 1) * pairs {
-                        let codes = (*w).codes[i];
-                        for r in 0..R {
-                            let q = _mm256_set1_epi32(*q[r].add(i));
-                            for part in 0..PARTS {
-                                let products = _mm256_madd_epi16(codes[part], q);
-                                sums[r][part] = _mm256_add_epi32(sums[r][part], products);
-                            }
-                        }
+                    for half in s..s + 2 / H::SCALES {
+                        add_products(&mut sums, &(*w).codes, x, half * (PAIRS / 2));
                     }
+                    let (scale, min) = ((*w).scales[s], (*w).mins[s]);
                     for r in 0..R {
-                        let x_scale = _mm256_set1_ps((*x[r]).scale);
-                        for part in 0..PARTS {
-                            let sum = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][part]), x_scale);
-                            acc[r][part] = _mm256_fmadd_ps((*w).scales[s][part], sum, acc[r][part]);
-                        }
-                        if H::MIN {
-                            let sum = match H::SCALES {
-                                1 => (*x[r]).scaled_sum,
-                                _ => (*x[r]).scale * (*x[r]).sums[s] as f32,
-                            };
-                            for (part, acc) in acc[r].iter_mut().enumerate() {
-                                let min = (*w).mins[s][part];
-                                *acc = _mm256_fmadd_ps(min, _mm256_set1_ps(sum), *acc);
-                            }
-                        }
+                        acc[r] = accumulate::<H>(acc[r], sums[r], scale, min, x[r], s);
                     }
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
-                for (part, acc) in acc.into_iter().enumerate() {
-                    _mm256_storeu_ps(self.out.add(r * LANES + part * PART), acc);
+                store(acc, self.out.add(r * LANES));
+            }
+        }
+    }
+}
+
+/// Adds to each row's sums its products with half a chunk: `PAIRS / 2` pairs of columns from `first` on.
+///
+/// Full tiles are assembly, because a compiler that unrolls them loads ahead until sums leave their registers.
+///
+/// # Safety
+/// `x` must point to the rows' blocks of the chunk; AVX2.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_products<const R: usize>(
+    sums: &mut [[__m256i; PARTS]; R],
+    codes: &[[__m256i; PARTS]; PAIRS],
+    x: [*const Block; R],
+    first: usize,
+) {
+    if R == ROWS {
+        let [s0, s1, s2, s3, s4, s5] = sums.as_flattened_mut() else {
+            unreachable!("{ROWS} rows of {PARTS} parts")
+        };
+        macro_rules! pairs {
+            ($($pair:literal)*) => {
+                asm!(
+                    $(
+                        concat!("vmovdqa {w0}, [{w} + 64*", $pair, "]"),
+                        concat!("vmovdqa {w1}, [{w} + 64*", $pair, " + 32]"),
+                        concat!("vpbroadcastd {q}, [{x0} + 4*", $pair, "]"),
+                        "vpmaddwd {p}, {q}, {w0}",
+                        "vpmaddwd {q}, {q}, {w1}",
+                        "vpaddd {s0}, {s0}, {p}",
+                        "vpaddd {s1}, {s1}, {q}",
+                        concat!("vpbroadcastd {q}, [{x1} + 4*", $pair, "]"),
+                        "vpmaddwd {p}, {q}, {w0}",
+                        "vpmaddwd {q}, {q}, {w1}",
+                        "vpaddd {s2}, {s2}, {p}",
+                        "vpaddd {s3}, {s3}, {q}",
+                        concat!("vpbroadcastd {q}, [{x2} + 4*", $pair, "]"),
+                        "vpmaddwd {p}, {q}, {w0}",
+                        "vpmaddwd {q}, {q}, {w1}",
+                        "vpaddd {s4}, {s4}, {p}",
+                        "vpaddd {s5}, {s5}, {q}",
+                    )*
+                    w = in(reg) codes.as_ptr().add(first),
+                    x0 = in(reg) x[0].cast::<i32>().add(first),
+                    x1 = in(reg) x[1].cast::<i32>().add(first),
+                    x2 = in(reg) x[2].cast::<i32>().add(first),
+                    s0 = inout(ymm_reg) *s0,
+                    s1 = inout(ymm_reg) *s1,
+                    s2 = inout(ymm_reg) *s2,
+                    s3 = inout(ymm_reg) *s3,
+                    s4 = inout(ymm_reg) *s4,
+                    s5 = inout(ymm_reg) *s5,
+                    w0 = out(ymm_reg) _,
+                    w1 = out(ymm_reg) _,
+                    q = out(ymm_reg) _,
+                    p = out(ymm_reg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller's promise; the block reads eight pairs of codes and of each row.
+        unsafe { pairs!(0 1 2 3 4 5 6 7) }
+    } else {
+        for (i, codes) in codes.iter().enumerate().skip(first).take(PAIRS / 2) {
+            for (sums, x) in sums.iter_mut().zip(x) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let q = pair(x, i);
+                    for (sum, &codes) in sums.iter_mut().zip(codes) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(codes, q));
+                    }
                 }
             }
         }
     }
+}
+
+/// # Safety
+/// `out` has room for the lanes; AVX2.
+#[inline(always)]
+unsafe fn store(acc: [__m256; PARTS], out: *mut f32) {
+    for (part, acc) in acc.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_ps(out.add(part * PART), acc) }
+    }
+}
+
+/// Pair `i` of a row's block in every lane.
+///
+/// # Safety
+/// `x` must point to a block; AVX2.
+#[inline(always)]
+unsafe fn pair(x: *const Block, i: usize) -> __m256i {
+    // SAFETY: the caller's promise; a block has `PAIRS` of them.
+    unsafe { _mm256_set1_epi32((&raw const (*x).planes).cast::<i32>().add(i).read()) }
+}
+
+/// Adds a row's integer sums over the columns of scale `s` of a chunk to its accumulators: what [`super::driver`] does, with
+/// the same roundings in the same order.
+///
+/// # Safety
+/// `x` must point to the row's block of this chunk; AVX2 and FMA.
+#[inline(always)]
+unsafe fn accumulate<H: Shape>(
+    mut acc: [__m256; PARTS],
+    sums: [__m256i; PARTS],
+    scale: [__m256; PARTS],
+    min: [__m256; PARTS],
+    x: *const Block,
+    s: usize,
+) -> [__m256; PARTS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x_scale = _mm256_set1_ps((*x).scale);
+        for part in 0..PARTS {
+            let sum = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[part]), x_scale);
+            acc[part] = _mm256_fmadd_ps(scale[part], sum, acc[part]);
+        }
+        if H::MIN {
+            let sum = match H::SCALES {
+                1 => (*x).scaled_sum,
+                _ => (*x).scale * (*x).sums[s] as f32,
+            };
+            for part in 0..PARTS {
+                acc[part] = _mm256_fmadd_ps(min[part], _mm256_set1_ps(sum), acc[part]);
+            }
+        }
+    }
+    acc
 }

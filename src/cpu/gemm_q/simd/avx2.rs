@@ -1,41 +1,18 @@
-//! Eight lanes a register, with two ways to multiply bytes: AVX2's `maddubs`, and AVX-VNNI where the machine has it.
+//! Eight lanes a register: AVX2, with the dot products of bytes of AVX-VNNI.
+//!
+//! Everything but [`Simd::dots`] is AVX2: what machines without VNNI read their weights with too.
 
 use super::Simd;
 use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use core::arch::x86_64::*;
-use core::marker::PhantomData;
 
-/// How this machine multiplies bytes.
-///
-/// # Safety
-/// The functions' contracts are those of the [`Simd`] functions of the same names.
-pub(crate) trait Multiply {
-    const ROWS: usize;
-    const BYTE_OFFSET: i32;
-    unsafe fn bytes(v: __m256i) -> __m256i;
-    unsafe fn dots<H: Shape, const R: usize>(
-        sums: [__m256i; R],
-        groups: usize,
-        w: impl Fn(usize) -> __m256i,
-        x: [*const u8; R],
-    ) -> [__m256i; R];
-    unsafe fn panel<F: Format>(panel: &Panel);
-    unsafe fn tiles<H: Shape>(tile: &Tile);
-}
-
-/// AVX2 and F16C and FMA.
-pub(crate) struct Maddubs;
-
-/// The same and AVX-VNNI.
-pub(crate) struct Vnni;
-
-/// AVX2 with a way to multiply.
+/// AVX2, F16C, FMA and AVX-VNNI.
 ///
 /// The safety arguments below are one: the trait's contract says that each function is inlined into one compiled with
 /// these features and that its pointers are valid for one vector.
-pub(crate) struct Ymm<M>(PhantomData<M>);
+pub(crate) struct Ymm;
 
 /// Four activations in every lane.
 ///
@@ -47,128 +24,21 @@ unsafe fn broadcast(x: *const u8) -> __m256i {
     unsafe { _mm256_set1_epi32(x.cast::<i32>().read_unaligned()) }
 }
 
-impl Multiply for Maddubs {
-    /// Three accumulators a row, and weights, activations and ones fill 16 registers.
-    const ROWS: usize = 4;
-    const BYTE_OFFSET: i32 = 0;
-
-    #[inline(always)]
-    unsafe fn bytes(v: __m256i) -> __m256i {
-        v
-    }
-
-    /// `maddubs` saturates at 16 bits. Whole bytes would overflow it, so there the weight's sign moves to the activation
-    /// (128 · 127 · 2 fits). Narrower codes leave room to add several results before widening.
-    #[inline(always)]
-    unsafe fn dots<H: Shape, const R: usize>(
-        mut sums: [__m256i; R],
-        groups: usize,
-        w: impl Fn(usize) -> __m256i,
-        x: [*const u8; R],
-    ) -> [__m256i; R] {
-        let whole = H::MAX == 255;
-        let together = if whole {
-            1
-        } else {
-            i16::MAX as usize / (2 * 127 * H::MAX as usize)
-        };
-        // SAFETY: the trait's contract.
-        unsafe {
-            let ones = _mm256_set1_epi16(1);
-            let mut narrow = [_mm256_setzero_si256(); R];
-            for i in 0..groups {
-                let w = w(i);
-                let magnitude = if whole { _mm256_abs_epi8(w) } else { w };
-                for r in 0..R {
-                    let x = broadcast(x[r].add(4 * i));
-                    let x = if whole { _mm256_sign_epi8(x, w) } else { x };
-                    let products = _mm256_maddubs_epi16(magnitude, x);
-                    narrow[r] = if i % together == 0 {
-                        products
-                    } else {
-                        _mm256_add_epi16(narrow[r], products)
-                    };
-                    if (i + 1) % together == 0 || i + 1 == groups {
-                        sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
-                    }
-                }
-            }
-        }
-        sums
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn panel<F: Format>(panel: &Panel) {
-        // SAFETY: the caller's promise.
-        unsafe { driver::panel::<Ymm<Self>, F>(panel) }
-    }
-    unsafe fn tiles<H: Shape>(tile: &Tile) {
-        /// # Safety
-        /// As [`driver::tile`], on a machine with the features.
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
-            // SAFETY: the caller's promise.
-            unsafe { driver::tile::<Ymm<Maddubs>, H, R>(tile) }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4) }
-    }
+/// # Safety
+/// As [`driver::tile`], on a machine with the features.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { driver::tile::<Ymm, H, R>(tile) }
 }
 
-impl Multiply for Vnni {
-    /// Two accumulators a row leave four of 16 registers for weights and scales.
-    const ROWS: usize = 6;
-    const BYTE_OFFSET: i32 = 128;
-
-    #[inline(always)]
-    unsafe fn bytes(v: __m256i) -> __m256i {
-        // SAFETY: the trait's contract.
-        unsafe { _mm256_xor_si256(v, _mm256_set1_epi8(-128)) }
-    }
-
-    #[inline(always)]
-    unsafe fn dots<H: Shape, const R: usize>(
-        mut sums: [__m256i; R],
-        groups: usize,
-        w: impl Fn(usize) -> __m256i,
-        x: [*const u8; R],
-    ) -> [__m256i; R] {
-        for i in 0..groups {
-            let w = w(i);
-            for r in 0..R {
-                // SAFETY: the trait's contract.
-                sums[r] =
-                    unsafe { _mm256_dpbusd_avx_epi32(sums[r], w, broadcast(x[r].add(4 * i))) };
-            }
-        }
-        sums
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    unsafe fn panel<F: Format>(panel: &Panel) {
-        // SAFETY: the caller's promise.
-        unsafe { driver::panel::<Ymm<Self>, F>(panel) }
-    }
-    unsafe fn tiles<H: Shape>(tile: &Tile) {
-        /// # Safety
-        /// As [`driver::tile`], on a machine with the features.
-        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
-            // SAFETY: the caller's promise.
-            unsafe { driver::tile::<Ymm<Vnni>, H, R>(tile) }
-        }
-        // SAFETY: the caller's promise.
-        unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4 5 6) }
-    }
-}
-
-impl<M: Multiply> Simd for Ymm<M> {
+impl Simd for Ymm {
     type I = __m256i;
     type F = __m256;
     type A = __m256i;
     const LANES: usize = 8;
-    const ROWS: usize = M::ROWS;
-    const BYTE_OFFSET: i32 = M::BYTE_OFFSET;
+    /// Two accumulators a row leave four of 16 registers for weights and scales.
+    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn load(at: *const u8) -> __m256i {
@@ -183,7 +53,7 @@ impl<M: Multiply> Simd for Ymm<M> {
     #[inline(always)]
     unsafe fn bytes(v: __m256i) -> __m256i {
         // SAFETY: the trait's contract.
-        unsafe { M::bytes(v) }
+        unsafe { _mm256_xor_si256(v, _mm256_set1_epi8(-128)) }
     }
     #[inline(always)]
     unsafe fn and(v: __m256i, mask: u8) -> __m256i {
@@ -273,14 +143,21 @@ impl<M: Multiply> Simd for Ymm<M> {
         unsafe { _mm256_add_epi32(sums, _mm256_set1_epi32(v)) }
     }
     #[inline(always)]
-    unsafe fn dots<H: Shape, const R: usize>(
-        sums: [__m256i; R],
+    unsafe fn dots<const R: usize>(
+        mut sums: [__m256i; R],
         groups: usize,
         w: impl Fn(usize) -> __m256i,
         x: [*const u8; R],
     ) -> [__m256i; R] {
-        // SAFETY: the trait's contract.
-        unsafe { M::dots::<H, R>(sums, groups, w, x) }
+        for i in 0..groups {
+            let w = w(i);
+            for r in 0..R {
+                // SAFETY: the trait's contract.
+                sums[r] =
+                    unsafe { _mm256_dpbusd_avx_epi32(sums[r], w, broadcast(x[r].add(4 * i))) };
+            }
+        }
+        sums
     }
     #[inline(always)]
     unsafe fn to_f(v: __m256i) -> __m256 {
@@ -288,12 +165,13 @@ impl<M: Multiply> Simd for Ymm<M> {
         unsafe { _mm256_cvtepi32_ps(v) }
     }
 
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
     unsafe fn panel<F: Format>(panel: &Panel) {
         // SAFETY: the caller's promise.
-        unsafe { M::panel::<F>(panel) }
+        unsafe { driver::panel::<Self, F>(panel) }
     }
     unsafe fn tiles<H: Shape>(tile: &Tile) {
         // SAFETY: the caller's promise.
-        unsafe { M::tiles::<H>(tile) }
+        unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4 5 6) }
     }
 }

@@ -27,7 +27,6 @@ impl Simd for Zmm {
     const LANES: usize = 16;
     /// Twelve integer and twelve float accumulators leave eight of 32 registers for weights and scales.
     const ROWS: usize = 12;
-    const BYTE_OFFSET: i32 = 128;
 
     #[inline(always)]
     unsafe fn load(at: *const u8) -> __m512i {
@@ -132,7 +131,7 @@ impl Simd for Zmm {
         unsafe { _mm512_add_epi32(sums, _mm512_set1_epi32(v)) }
     }
     #[inline(always)]
-    unsafe fn dots<H: Shape, const R: usize>(
+    unsafe fn dots<const R: usize>(
         mut sums: [__m512i; R],
         groups: usize,
         w: impl Fn(usize) -> __m512i,

@@ -30,7 +30,6 @@ impl Simd for Portable {
     type A = [i32; LANES];
     const LANES: usize = LANES;
     const ROWS: usize = 4;
-    const BYTE_OFFSET: i32 = 128;
 
     #[inline(always)]
     unsafe fn load(at: *const u8) -> [u8; 64] {
@@ -120,7 +119,7 @@ impl Simd for Portable {
         sums.map(|sum| sum + v)
     }
     #[inline(always)]
-    unsafe fn dots<H: Shape, const R: usize>(
+    unsafe fn dots<const R: usize>(
         mut sums: [[i32; LANES]; R],
         groups: usize,
         w: impl Fn(usize) -> [u8; 64],
