@@ -13,6 +13,7 @@
 // | two tiles' products on the way, x and f16 weights asked for a tile ahead | 369 | | 224 | 280 | 236 |
 // | one on the way, asked for two tiles ahead: predicted nothing, the other block fills in | 487 | 321 | 239 | 262 | 460 |
 // | quantised weights loaded a whole tile before their conversion: predicted 450 | 511 | 309 | 240 | 262 | 491 |
+// | quantised weights to f16 by a launch of their own, its time included: predicted 350 | 484 | 334 | 327 | 314 | 484 |
 //
 // What holds quantised weights up is the path to L1: a wave's load of a byte, a half or 16 bytes of each of 16 or 32 rows
 // takes a turn for each row, and what is converted goes through LDS beside what products read there. A launch that reads

@@ -31,7 +31,14 @@ fn ptx(arch: &str) -> Option<&'static str> {
 
 #[test]
 fn listed_kernels_wait_and_no_others() {
-    let Some(ptx) = ptx("sm_90") else { return };
+    // That architecture's own code, and what those after it get.
+    for arch in ["sm_90", "sm_100"] {
+        check(arch);
+    }
+}
+
+fn check(arch: &str) {
+    let Some(ptx) = ptx(arch) else { return };
     let entries = entries(ptx);
     assert!(entries.len() > 50, "{} kernels", entries.len());
     let mut listed = 0;
