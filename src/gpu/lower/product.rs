@@ -98,7 +98,7 @@ impl Lower<'_> {
         let mut args = Args::new();
         args.rows(x);
         let mut before = 0;
-        for index in 0..MERGED {
+        for (index, &rows) in n.iter().enumerate() {
             let Some(&(weight, y)) = products.get(index) else {
                 args.null().null().u32(0).u32(0);
                 continue;
@@ -107,8 +107,8 @@ impl Lower<'_> {
                 true => args.expanded(before * stride as usize),
                 false => args.weight(weight, Form::Matrix),
             };
-            args.rows(y).u32(n[index]);
-            before += n[index] as usize;
+            args.rows(y).u32(rows);
+            before += rows as usize;
         }
         args.u32(stride);
         match added {
