@@ -33,7 +33,7 @@ const HALF: i32 = 1 << (HIGH_SHIFT - 1);
 pub enum Form {
     /// `high`, −127 to 127, of all columns, then `low`, −64 to 63, of `q = 128 · high + low`.
     Planes,
-    /// 16 bits each; of every four columns the second and third have changed places ([`EVEN_FIRST`]).
+    /// 16 bits each; of every four columns the second and third have changed places.
     Whole,
 }
 
