@@ -46,6 +46,13 @@ pub enum Machine {
 }
 
 impl Machine {
+    pub const ALL: [Machine; 4] = [
+        Machine::Cdna,
+        Machine::Rdna,
+        Machine::Nvidia,
+        Machine::Hopper,
+    ];
+
     /// The kind of a device.
     pub fn of(info: &DeviceInfo) -> Machine {
         match (info.platform, info.wave) {

@@ -218,13 +218,6 @@ pub fn half_launch(machine: Machine, shape: HalfShape, choice: HalfChoice) -> Ha
 mod tests {
     use super::*;
 
-    const MACHINES: [Machine; 4] = [
-        Machine::Cdna,
-        Machine::Rdna,
-        Machine::Nvidia,
-        Machine::Hopper,
-    ];
-
     fn shape(n: [u32; 3], k: u32, rows: u32, gated: bool) -> HalfShape {
         HalfShape {
             dtype: DType::Q4_0,
@@ -237,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_part_has_some_of_k() {
-        for machine in MACHINES {
+        for machine in Machine::ALL {
             for &tile in half_tiles(machine) {
                 for k in [32, 64, 100, 576, 4096, 11_008] {
                     for parts in [0, 1, 2, 3, 4, 7, 16, 99] {

@@ -65,8 +65,8 @@ struct Shared {
     /// The caches, one after the other.
     states: DeviceBuffer,
     state_offsets: Vec<usize>,
-    /// [`Arg::Tickets`], [`Arg::Sums`] and [`Arg::Expanded`]. The recordings of a model never run at the same time, so
-    /// one set serves all.
+    /// [`Arg::Tickets`], [`Arg::Sums`] and [`Arg::Expanded`]. The recordings of a model never run at the
+    /// same time, so one set serves all.
     room: Room,
     chain: Chain,
     stream: Stream,

@@ -220,10 +220,6 @@ impl Tuning {
         for row in &mut table.gemv {
             row.lds_kib = row.lds_kib.min(most_lds_kib(bare));
         }
-        // Another architecture's table may name tiles that this one has no kernels for.
-        table
-            .gemm
-            .retain(|row| row.fault(machine_of(bare)).is_none());
         Ok(table)
     }
 

@@ -90,10 +90,9 @@ impl Lower<'_> {
             gated: gate.is_some(),
         };
         let launch = geometry::gemm_half(self.hardware, shape);
-        let expanded = launch.expands.then(|| self.expand(products, &launch));
-        let stride = match expanded {
-            Some(stride) => stride,
-            None => self.row_stride(products[0].0),
+        let stride = match launch.expands {
+            true => self.expand(products, &launch),
+            false => self.row_stride(products[0].0),
         };
         let mut args = Args::new();
         args.rows(x);

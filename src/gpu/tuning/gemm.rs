@@ -116,13 +116,7 @@ impl GemmRow {
 
     /// `None` for a tile that no machine has.
     pub(super) fn choice(&self) -> Option<HalfChoice> {
-        let machines = [
-            Machine::Cdna,
-            Machine::Rdna,
-            Machine::Nvidia,
-            Machine::Hopper,
-        ];
-        let mut tiles = machines.into_iter().flat_map(half_tiles);
+        let mut tiles = Machine::ALL.into_iter().flat_map(half_tiles);
         let tile = tiles.find(|tile| tile.to_string() == self.tile);
         tile.map(|&tile| HalfChoice {
             tile,
