@@ -13,11 +13,13 @@
 // latencies of about 3 us; at 4,000 positions 65.5 MB and 131 MFLOP, 22.6 us at 2.9 TB/s (H100) and 16.0 us at 4.1 TB/s
 // (MI300X). Two blocks of an SM have 64 KB of K and V on the way, where 22 bytes a ns at 1 us ask for 22 KB.
 //
-// Refuted on an H100, where a step of Llama-2-7B Q4_0 makes 570 tokens/s at context 128: clusters of eight blocks that
-// merge in the first one's LDS instead of by tickets (557; of four 567, of two 564: a cluster begins where all of it has
-// room, which the product before leaves late), K and V of earlier positions loaded before the wait (572), and two, three
-// or four chunks by one block alone (571, 569, 565). A step of 64 positions takes 0.1 ms more than one of none, 3 us a
-// layer, all these ways: what it waits for is not known.
+// Where launches overlap, the position and the rows of earlier positions are asked for before the wait: 607 tokens/s
+// against 596, Llama-2-7B Q4_0 on an H100 at context 128. When the products had twice as much on the way (gemv_stream.hip)
+// it gained nothing: all that is loaded here came behind o's weights.
+//
+// Refuted there, at 570 tokens/s: clusters of eight blocks that merge in the first one's LDS instead of by tickets (557;
+// of four 567, of two 564: a cluster begins where all of it has room, which the product before leaves late), and two,
+// three or four chunks by one block alone (571, 569, 565).
 //
 // Coherence: partials are written by all threads of a block; each publishes its writes (a release at the device's
 // scope), the block's barrier orders them before thread 0's ticket (acquire and release at the device's scope), and in
@@ -55,6 +57,7 @@ struct StepWork {
     const f16* v;
     f32* partials;      // [heads][blocks][pad16(D) + 16]
     u32 heads, D, blocks;
+    Divisor by_D;
     u32 position, from; // seen: from … position
     u32 chunk, last;    // this block's first chunk, and the last of all
     bool alone;         // one block has everything: the result goes to `queries`
@@ -198,7 +201,7 @@ DEVICE void step_heads(StepExchange& exchange, const StepWork& work, u32 head, f
     barrier();
     u32 padded = pad_head(D), stride = padded + 16, count = minimum(N, work.heads - head) * D;
     for (u32 i = thread; i < count; i += STEP_THREADS) {
-        u32 n = i / D, c = i % D;
+        u32 n = work.by_D.quotient(i), c = i - n * D;
         f32 sum = 0.0f;
 #pragma unroll
         for (u32 w = 0; w < STEP_WAVES; w++)
@@ -225,10 +228,12 @@ DEVICE void step_merge(StepExchange& exchange, const StepWork& work, u32 begin, 
         u32 across = 8;
         while (across < pieces - done && across < STEP_THREADS)
             across <<= 1;
-        u32 slices = STEP_THREADS / across, slice = thread / across, piece = done + thread % across;
+        u32 shift = __builtin_ctz(across), slices = STEP_THREADS >> shift, slice = thread >> shift;
+        u32 piece = done + (thread & (across - 1));
         bool live = piece < pieces;
         u32 column = (live ? piece : 0) * 4;
-        const f32* rows = work.partials + (u64)(column / D) * work.blocks * stride;
+        u32 head = work.by_D.quotient(column);
+        const f32* rows = work.partials + (u64)head * work.blocks * stride;
         f32 peak = LEAST, total = 0.0f;
         f32x4 sum = 0.0f;
         for (u32 i = slice; i < count; i += slices * BATCH) {
@@ -236,9 +241,9 @@ DEVICE void step_merge(StepExchange& exchange, const StepWork& work, u32 begin, 
             f32 peaks[BATCH], totals[BATCH];
 #pragma unroll
             for (u32 b = 0; b < BATCH; b++) {
-                u32 block = (begin + minimum(i + b * slices, count - 1)) % work.blocks;
-                const f32* at = rows + block * stride;
-                v[b] = *(const f32x4*)(at + column % D);
+                u32 block = begin + minimum(i + b * slices, count - 1);
+                const f32* at = rows + (block < work.blocks ? block : block - work.blocks) * stride;
+                v[b] = *(const f32x4*)(at + column - head * D);
                 peaks[b] = at[padded];
                 totals[b] = at[padded + 1];
             }
@@ -292,9 +297,13 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
     let_successor_begin();
     // Divisions, before the wait.
     u32 g = block_y(), heads = H / G, pairs = D / 2, thread = thread_x();
-    u32 all = (heads + 2) * pairs, own_head = minimum(thread, all - 1) / pairs, own_pair = minimum(thread, all - 1) % pairs;
-    await_predecessors();
     StepWork work;
+    work.by_D = divisor(D);
+    // The pairs of all rows, of which this thread has every STEP_THREADS-th.
+    u32 all = (heads + 2) * pairs;
+    auto head_of = [&](u32 i) __attribute__((always_inline)) { return work.by_D.quotient(2 * i); };
+    u32 first_pair = minimum(thread, all - 1), own_head = head_of(first_pair), own_pair = first_pair - own_head * pairs;
+    // Earlier steps have left it (common.h).
     work.position = step->position;
     work.queries = (f32*)pool;
     f16 *new_k = (f16*)(work.queries + heads * D), *new_v = new_k + D;
@@ -305,8 +314,10 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
         const f32* row = head < heads ? from + head * D : value ? v + g * D : k + g * D;
         return turned(row, table, pair, value ? 0 : dims, style);
     };
-    // The thread's first of them is on the way with the position.
-    Pair own = turn_pair(own_head, own_pair);
+    // The thread's first of them: on AMD, whose loads come in order, on the way with the position.
+    Pair own;
+    if (!NVIDIA)
+        own = turn_pair(own_head, own_pair);
     // A recording never steps past its capacity: `position` is below S.
     work.from = first_seen(work.position, window);
     work.blocks = blocks_x();
@@ -315,8 +326,10 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
     // Without a window, `first` is 0 and nothing is divided.
     work.chunk = first == 0 ? block_x() : first + (block_x() + work.blocks - first % work.blocks) % work.blocks;
     // The whole block leaves, before its barriers: it has no chunk.
-    if (work.chunk > work.last || work.position >= S)
+    if (work.chunk > work.last || work.position >= S) {
+        await_predecessors();
         return;
+    }
     u32 count = minimum(work.last - first + 1, work.blocks);
     work.alone = count == 1;
     work.new_k = new_k, work.new_v = new_v;
@@ -332,11 +345,14 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
     };
     load_first();
     bool appends = (work.last - work.chunk) % work.blocks == 0;
+    await_predecessors();
+    if (NVIDIA)
+        own = turn_pair(own_head, own_pair);
     for (u32 i = thread; i < all; i += STEP_THREADS) {
         u32 head = own_head;
         if (i != thread) {
-            head = i / pairs;
-            own = turn_pair(head, i % pairs);
+            head = head_of(i);
+            own = turn_pair(head, i - head * pairs);
         }
         if (head < heads) {
             work.queries[head * D + own.a] = own.x;
@@ -365,7 +381,7 @@ DEVICE void attention_step(const Step* step, const f32* q, const f32* k, const f
         if (thread == 0)
             put_back(tickets + g);
         refresh();
-        step_merge(exchange, work, first % work.blocks, count);
+        step_merge(exchange, work, first == 0 ? 0 : first % work.blocks, count);
     }
     // The result is in LDS.
     barrier();

@@ -129,6 +129,15 @@ DEVICE u32 minimum(u32 a, u32 b) { return a < b ? a : b; }
 DEVICE u32 maximum(u32 a, u32 b) { return a > b ? a : b; }
 DEVICE u32 pad16(u32 bytes) { return (bytes + 15) & ~15u; }
 
+// What numbers below 2¹⁶ are divided by again and again, 2 to 2¹⁶: a division of runtime numbers is a chain of some 40
+// instructions. This one is a product with ⌈2³² / d⌉, which is too large by less than 1 / d.
+struct Divisor {
+    u32 inverse;
+
+    DEVICE_MEMBER u32 quotient(u32 i) const { return (u32)((u64)i * inverse >> 32); }
+};
+DEVICE Divisor divisor(u32 d) { return Divisor{0xffffffffu / d + 1}; }
+
 // ---- Across lanes ----
 
 // The value of lane `lane ^ mask` of the wave; `mask` is below WAVE and the same in all lanes.
@@ -391,22 +400,27 @@ DEVICE void store4(f32* y, u32 i, u32 n, f32x4 v) {
         y[i + 2] = v.z;
 }
 
-// The LDS that a launch asks for, beside what a kernel declares.
-extern SHARED __attribute__((aligned(16))) u32x4 pool[];
+// The LDS that a launch asks for, beside what a kernel declares. NVIDIA's bulk copies to addresses that are not multiples
+// of 128 are slow (gemv_stream.hip).
+extern SHARED __attribute__((aligned(NVIDIA ? 128 : 16))) u32x4 pool[];
 
 // ---- Launches that overlap ----
 //
 // From sm_90 on a launch may be made to begin while its predecessor P still runs: its blocks take what room P leaves,
 // fetch weights, and then wait. The contract of every kernel in src/gpu/overlap.rs's list, which are launched so:
 //
-//  1. Each block that runs calls await_predecessors() before it reads anything that a kernel of this or an earlier step
-//     writes (values in the arena, caches, the step, tickets), and before it writes anything at all. What it touches
-//     before that is weights, which nothing writes after they are uploaded, and its own arguments and LDS.
+//  1. Each block that runs calls await_predecessors() before it reads anything that a kernel of this step writes (values
+//     in the arena, the step's own rows of the caches, tickets), and before it writes anything at all. What it touches
+//     before that is weights, which nothing writes after they are uploaded, its own arguments and LDS, and what earlier
+//     steps have left (4): the rows of the caches before this step's, and the step's words, which only the last kernel of
+//     a step writes.
 //  2. The wait ends when P has finished and its writes are visible. P had waited for its own predecessor in the same
 //     way, or was launched without overlap and began after it had finished; so, by induction, everything before P has
 //     finished too. Hence reusing a piece of the arena needs no more than the stream's order, as without overlap.
 //  3. A block may leave before others of its grid wait, never before it has waited itself: a grid all of whose blocks
 //     leave without waiting would finish before its predecessor, and break (2) for its successor.
+//  4. The first launch of a step does not overlap: it begins after all of the step before has finished. Whatever comes
+//     later begins after it has begun.
 //
 // Where the hardware or the launch does not overlap, all of these do nothing.
 

@@ -96,7 +96,7 @@ template <class W, bool COPIED> struct Row {
                 done = 2 * KEPT * threads;
             }
             stage(done, units * W::PIECES, 0);
-        } else if (COPIED && source.k <= 4 * threads) {
+        } else if (NVIDIA && source.k <= 4 * threads) {
             normalise<1>();
         } else {
             normalise<KEPT>();

@@ -23,11 +23,20 @@
 // | two slots on the way at most: predicted 5 % more, since x waits behind what is on the way | 576 | 555 | 323 | 210 |
 // | shares of rows that begin anywhere, Q8_0 two rows at a time: predicted 10 % more | 577 | 548 | 358 | 210 |
 // | asking and finishing by a wave each, shared runs in three steps: predicted 7 % more | 570 | 545 | 359 | 209 |
+// | one slot on the way until x is there, and of nibbles afterwards: predicted 3 % more | 601 | 585 | 372 | 211 |
+// | K, V and the position asked for before the wait (attention_step.hip), sums read four at a time | 613 | 598 | 375 | 214 |
+// | the ring at a multiple of 128 bytes, not of 16: not predicted, found by what a flag of 4 bytes cost | 636 | 618 | 385 | 216 |
+//
+// Two slots of two blocks on each SM are 9.7 MB on the way, 3.3 us of the memory's time: x, the signal that a launch has
+// ended, K and V all came behind them. One is 1.7 us, and still more than memory needs to be busy.
 //
 // What was refuted: one block of a launch on an SM and the next launch's beside it (540: 8 waves compute 25 KB/us of an
 // SM's 23 to come, and nothing catches up); three blocks of 72 KB (486: they lie unevenly, and an SM takes in 42 KB/us);
-// asking L2 for the next launch's first rows from here (12 MB: +2 % at Q4_0, -2 % at Q8_0). Of a layer's 54 us 38 are
-// the weights', 9 attention's, which the next product's weights fill by a third; the rest lies between launches.
+// asking L2 from o's launch, during attention, for what gate and up begin with (32 KB a block: 597 against 599, 64 KB:
+// 591; what o's own weights wait for attention waits for too); slots in halves or quarters, each asked for by itself (566
+// and 545 against 572); registers for a third block (571 against 566); a wave's activations kept in registers (599 against
+// 601); a first turn of the loop on whatever is there, before the wait, for the sake of the instruction cache (553 against
+// 561). Of a layer's 48 us 38 are the weights'; attention has some 7, which o's weights fill by a half.
 #pragma once
 #include "gemv_row.h"
 
@@ -59,6 +68,16 @@ struct Arrivals {
                          : "memory");
         } while (!done);
     }
+    // Whether they have.
+    DEVICE_MEMBER bool complete(u32 parity) {
+        u32 done;
+        asm volatile("{\n.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, done; }"
+                     : "=r"(done)
+                     : "r"(at()), "r"(parity)
+                     : "memory");
+        return done;
+    }
     // Asks for `bytes` (a multiple of 16) from `from` to be copied to LDS; both are aligned to 16.
     DEVICE_MEMBER void copy(void* to, const u8* from, u32 bytes) {
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
@@ -78,12 +97,10 @@ DEVICE f32 lane_value(f32 x, u32 lane) {
     return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane & (WAVE - 1), WAVE - 1));
 }
 
-// Waves that compute, the one that asks for weights, and the one that finishes; slots of a block at most, and how many of
-// them are on the way at once: what is asked for later, by this launch or the next, waits behind them all.
+// Waves that compute, the one that asks for weights, and the one that finishes; and slots of a block at most.
 CONSTANT u32 WAVES = THREADS / WAVE;
 CONSTANT u32 ASKING = WAVES, FINISHING = WAVES + 1;
 CONSTANT u32 SLOTS = 8;
-CONSTANT u32 ON_THE_WAY = 2;
 // Blocks that an SM's registers have room for.
 CONSTANT u32 RESIDENT = 2;
 
@@ -119,6 +136,19 @@ template <u32 COUNT> DEVICE f32 wave_sums(const f32 (&v)[COUNT]) {
     return sum + shuffle_xor(sum, 1);
 }
 
+// The sum of the first `count` values: 1, 2, 4 or 8.
+DEVICE f32 sum_of(const f32* v, u32 count) {
+    if (count < 4)
+        return count > 1 ? v[0] + v[1] : v[0];
+    f32x4 four = *(const f32x4*)v;
+    f32 sum = four.x + four.y + four.z + four.w;
+    if (count > 4) {
+        four = *(const f32x4*)(v + 4);
+        sum = sum + four.x + four.y + four.z + four.w;
+    }
+    return sum;
+}
+
 // The work of one launch's block. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
 // rows of a task copied to a slot; and by all lanes of the wave that finishes `prepare()`, before it waits; `begin()`;
 // `finish(task, sum)`, where the first `rows` lanes have a row's sum each; and `end()`.
@@ -128,13 +158,14 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
     u32 lane = thread_x(), wave = thread_y(), units = (source.k + W::LEN - 1) / W::LEN;
     u32 waves = WAVES >> __builtin_ctz(groups), rows = ROWS * groups, slot_bytes = rows * job.stride;
     // The sums of the waves of a group, row by row.
-    SHARED static f32 sums[SLOTS][WAVES * ROWS];
-    SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS];
+    SHARED static f32 sums[SLOTS][WAVES * ROWS] __attribute__((aligned(16)));
+    SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS], activations;
     u8* ring = (u8*)(pool + units * W::PIECES);
 
     if (wave == ASKING && lane == 0) {
         for (u32 slot = 0; slot < slots; slot++)
             full[slot].begin(1), used[slot].begin(WAVES), read[slot].begin(1);
+        activations.begin(1);
         fence_for_copies();
     }
     // The barriers of the ring are there for all.
@@ -143,15 +174,18 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
         if (lane > 0)
             return;
         Turn asked{slots}, come{slots}, free{slots};
-        for (u32 task = 0; task < job.count; task++, asked.next()) {
+        for (u32 task = 0, on_the_way = 0; task < job.count; task++, asked.next()) {
             if (task >= slots) {
                 read[free.slot].await(free.parity);
                 free.next();
             }
-            if (task >= ON_THE_WAY && slots >= ON_THE_WAY) {
+            // Whatever is asked for later, activations too, waits behind what is on the way.
+            u32 most = activations.complete(0) ? minimum(W::ON_THE_WAY, slots) : 1;
+            for (; on_the_way >= most; on_the_way--) {
                 full[come.slot].await(come.parity);
                 come.next();
             }
+            on_the_way++;
             job.ask(task, ring + asked.slot * slot_bytes, full[asked.slot]);
         }
         return;
@@ -163,10 +197,7 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
         Turn turn{slots};
         for (u32 task = 0; task < job.count; task++, turn.next()) {
             used[turn.slot].await(turn.parity);
-            f32 sum = 0.0f;
-            if (lane < rows)
-                for (u32 i = 0; i < waves; i++)
-                    sum += sums[turn.slot][lane * waves + i];
+            f32 sum = lane < rows ? sum_of(sums[turn.slot] + lane * waves, waves) : 0.0f;
             // All lanes have read the sums.
             wave_barrier();
             if (lane == 0)
@@ -187,6 +218,8 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
     row.put();
     // The activations are complete.
     barrier_of(THREADS);
+    if (row.thread == 0)
+        activations.arrive();
     Planes p = W::planes(units);
     u32 group = wave / waves, first = wave % waves;
     Turn turn{slots};

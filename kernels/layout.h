@@ -67,6 +67,8 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     CONSTANT u32 AHEAD = CODES == BYTES ? IN_FLIGHT / 32 : IN_FLIGHT_NIBBLES / 16;
     // Rows that a wave takes at a time where they come through LDS (gemv_stream.hip).
     CONSTANT u32 STREAMED_ROWS = CODES == BYTES ? 2 : 4;
+    // Slots of a block that are on the way at once there.
+    CONSTANT u32 ON_THE_WAY = CODES == BYTES ? 3 : 1;
     // Blocks of a GEMV that NVIDIA's registers have room for on an SM (gemv.hip).
     CONSTANT u32 RESIDENT = CODES == BYTES || (HIGH && SUB == 32) ? 2 : 3;
     CONSTANT u32 CODE_BYTES = CODES == NIBBLES ? 16 : CODES == BYTES ? 32 : 8;
@@ -244,6 +246,7 @@ template <u32 KIND> struct Float {
     CONSTANT u32 BYTES = 16 / LEN;
     CONSTANT u32 PIECES = LEN / 4;
     CONSTANT u32 STREAMED_ROWS = 2;
+    CONSTANT u32 ON_THE_WAY = 2;
     CONSTANT u32 RESIDENT = 2;
     CONSTANT u32 AHEAD = IN_FLIGHT / 16;
     // Whether one f16 holds a weight, once scaled: all but f32's 24 bits.

@@ -167,7 +167,9 @@ pub fn gated_gemv(hardware: &Hardware, shape: GatedShape) -> GemvLaunch {
         Way::Registers { groups } => (n, n.div_ceil(groups).min(most)),
         Way::Lds { rows } => {
             let tasks = n.div_ceil(rows / 2);
-            (tasks, tasks.min(most))
+            // Blocks that share a run wait for one another at its end, which takes longer than a second task.
+            let alone = quantizes && tasks <= most && tasks <= 2 * runs;
+            (tasks, if alone { runs } else { tasks.min(most) })
         }
     })
 }
@@ -383,6 +385,29 @@ mod tests {
             }
         }
         assert!(streaming > 100, "{streaming}");
+    }
+
+    #[test]
+    fn small_gates_round_whole_runs() {
+        let hardware = tuned(Machine::Hopper, 64);
+        for n in [1536, 1537, 1520] {
+            let launch = gated_gemv(
+                &hardware,
+                GatedShape {
+                    dtype: DType::Q4_1,
+                    n,
+                    k: 576,
+                    normed: true,
+                    quantizes: true,
+                },
+            );
+            let ring = launch.ring.expect("rows of 576 come through LDS");
+            let [each, more, ..] = launch.shares();
+            let per_run = RUN / (ring.rows / 2);
+            // All blocks but the last have a run of their own.
+            assert_eq!(each + u32::from(more > 0), per_run, "{launch:?}");
+            assert!(more == 0 || more == launch.geometry.grid[0] - 1, "{launch:?}");
+        }
     }
 
     #[test]

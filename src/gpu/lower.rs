@@ -71,6 +71,10 @@ pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>
         lower.one(launch);
         cache::of_its_caches(program, launch, &mut lower.out[before..])?;
     }
+    // What earlier steps have left is there for all launches of this one (`kernels/common.h`).
+    if let Some(first) = lower.out.first_mut() {
+        first.overlaps = false;
+    }
     Ok(lower.out)
 }
 
