@@ -60,7 +60,6 @@ template <class W, class L>
 DEVICE void multiply_tile(typename L::Products& sums, const Inputs& inputs, const Panel<L>& panel, const Shares& shares) {
     constexpr u32 FM = L::FM, FN = L::FN, BM = L::ROWS, BN = L::COLS;
     typedef Rows<BM, L::THREADS> XRows;
-    typedef Rows<BN, L::THREADS> WRows;
     typedef Columns<W, BN, L::THREADS> WColumns;
     // Weights that are copied as they are.
     constexpr bool COPIED = NVIDIA_ONLY(W::FLOAT && UP<W> == 1.0f, false);
@@ -88,7 +87,7 @@ DEVICE void multiply_tile(typename L::Products& sums, const Inputs& inputs, cons
         if (t < to) {
             XRows::copy(x_tiles + t % STAGES * (BM * DEPTH), x_at, t * DEPTH, x_end);
             if constexpr (COPIED)
-                WRows::copy(w_tiles + t % STAGES * (BN * DEPTH), w_at, t * DEPTH, w_end);
+                Rows<BN, L::THREADS>::copy(w_tiles + t % STAGES * (BN * DEPTH), w_at, t * DEPTH, w_end);
         }
         // A group a tile, also where there is none, so that counting groups is counting tiles.
         asm volatile("cp.async.commit_group;" ::: "memory");

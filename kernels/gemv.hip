@@ -48,7 +48,6 @@ namespace one_row {
 CONSTANT u32 ROWS = 2;
 // Bytes of activations in LDS at a time: geometry.rs's STAGED_BYTES.
 CONSTANT u32 STAGED_BYTES = 40960;
-CONSTANT u32 THREADS = 256;
 
 // Units of activations that fit in LDS: a multiple of any number of lanes.
 template <class W> CONSTANT u32 STAGED = STAGED_BYTES / 16 / W::PIECES;

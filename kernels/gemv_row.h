@@ -5,6 +5,9 @@
 
 namespace one_row {
 
+// Threads of a block at most; where weights come through LDS, those that compute.
+CONSTANT u32 THREADS = 256;
+
 // The activations of a launch: a row of blocks (of f32 for float weights), or with `norm` the f32 to normalise.
 struct Source {
     const void* x;

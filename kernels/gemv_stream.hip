@@ -5,14 +5,6 @@
 // first product of the next lie some four latencies. One instruction copies whole rows to LDS and takes no registers: a
 // block keeps a ring of slots, each for a few rows, and begins to fill it before it waits for its predecessors.
 //
-// Eight waves compute: a group of them shares a row, each with every so-many-th 32 units of it, and takes STREAMED_ROWS
-// rows at a time, so that an activation read from LDS serves them all: with two rows a wave, an SM could not read LDS any
-// faster. A ninth wave asks for weights; a tenth adds up what the waves of a group have of a row, and stores.
-//
-// A slot goes round: copies fill it (`full` counts their bytes), eight waves read it and leave their sums (`used` counts
-// the waves), the tenth takes the sums (`read`), and the ninth has it filled again. No barrier of the whole block is in
-// the loop.
-//
 // Llama-2-7B on an H100, tokens/s at context 128, each line an A/B in one run:
 //
 // | | Q4_0 | Q4_K | Q8_0 | F16 |
@@ -33,215 +25,16 @@
 // What was refuted: one block of a launch on an SM and the next launch's beside it (540: 8 waves compute 25 KB/us of an
 // SM's 23 to come, and nothing catches up); three blocks of 72 KB (486: they lie unevenly, and an SM takes in 42 KB/us);
 // asking L2 from o's launch, during attention, for what gate and up begin with (32 KB a block: 597 against 599, 64 KB:
-// 591; what o's own weights wait for attention waits for too); slots in halves or quarters, each asked for by itself (566
-// and 545 against 572); registers for a third block (571 against 566); a wave's activations kept in registers (599 against
-// 601); a first turn of the loop on whatever is there, before the wait, for the sake of the instruction cache (553 against
-// 561). Of a layer's 48 us 38 are the weights'; attention has some 7, which o's weights fill by a half.
+// 591: attention waits behind them); slots in halves or quarters, each asked for by itself (566 and 545 against 572);
+// registers for a third block (Q4_0 577 against 572, Q4_K 535 against 546); a wave's activations kept in registers (599
+// against 601); a first turn of the loop on whatever is there, before the wait, for the sake of the instruction cache (553
+// against 561). Of a layer's 48 us 38 are the weights'; attention has some 7, which o's weights fill by a half.
 #pragma once
-#include "gemv_row.h"
+#include "gemv_ring.h"
 
 #if NVIDIA && __CUDA_ARCH__ >= 900
 
 namespace one_row {
-
-// A barrier in LDS, of threads that arrive and bytes that copies bring.
-struct Arrivals {
-    u64 state;
-
-    DEVICE_MEMBER u32 at() const { return shared_address(&state); }
-    DEVICE_MEMBER void begin(u32 threads) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at()), "r"(threads) : "memory");
-    }
-    DEVICE_MEMBER void arrive() { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at()) : "memory"); }
-    // Arrives, and so many bytes are to come beside.
-    DEVICE_MEMBER void expect(u32 bytes) {
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at()), "r"(bytes) : "memory");
-    }
-    // Until all of the turn with this parity have come.
-    DEVICE_MEMBER void await(u32 parity) {
-        u32 done;
-        do {
-            asm volatile("{\n.reg .pred done;\nmbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-                         "selp.u32 %0, 1, 0, done; }"
-                         : "=r"(done)
-                         : "r"(at()), "r"(parity)
-                         : "memory");
-        } while (!done);
-    }
-    // Whether they have.
-    DEVICE_MEMBER bool complete(u32 parity) {
-        u32 done;
-        asm volatile("{\n.reg .pred done;\nmbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, done; }"
-                     : "=r"(done)
-                     : "r"(at()), "r"(parity)
-                     : "memory");
-        return done;
-    }
-    // Asks for `bytes` (a multiple of 16) from `from` to be copied to LDS; both are aligned to 16.
-    DEVICE_MEMBER void copy(void* to, const u8* from, u32 bytes) {
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                         shared_address(to)),
-                     "l"((const __attribute__((address_space(1))) void*)from), "r"(bytes), "r"(at())
-                     : "memory");
-    }
-};
-// Barriers that this thread has begun are there for copies.
-DEVICE void fence_for_copies() {
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
-}
-DEVICE void wave_barrier() { __nvvm_bar_warp_sync(0xffffffffu); }
-
-// The value of the wave's lane `lane % WAVE`.
-DEVICE f32 lane_value(f32 x, u32 lane) {
-    return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane & (WAVE - 1), WAVE - 1));
-}
-
-// Waves that compute, the one that asks for weights, and the one that finishes; and slots of a block at most.
-CONSTANT u32 WAVES = THREADS / WAVE;
-CONSTANT u32 ASKING = WAVES, FINISHING = WAVES + 1;
-CONSTANT u32 SLOTS = 8;
-// Blocks that an SM's registers have room for.
-CONSTANT u32 RESIDENT = 2;
-
-// Where a slot of a ring is in its turns.
-struct Turn {
-    u32 slots;
-    u32 slot = 0, parity = 0;
-
-    DEVICE_MEMBER void next() {
-        if (++slot == slots)
-            slot = 0, parity ^= 1;
-    }
-};
-
-// Σ over the wave of each of COUNT values (2 or 4): value i in the lanes 32 / COUNT · i on. Halves of the wave swap what
-// the other is to keep.
-template <u32 COUNT> DEVICE f32 wave_sums(const f32 (&v)[COUNT]) {
-    u32 lane = thread_x();
-    f32 sum;
-    if constexpr (COUNT == 4) {
-        bool upper = lane & 16;
-        f32 a = (upper ? v[2] : v[0]) + shuffle_xor(upper ? v[0] : v[2], 16);
-        f32 b = (upper ? v[3] : v[1]) + shuffle_xor(upper ? v[1] : v[3], 16);
-        upper = lane & 8;
-        sum = (upper ? b : a) + shuffle_xor(upper ? a : b, 8);
-    } else {
-        bool upper = lane & 16;
-        sum = (upper ? v[1] : v[0]) + shuffle_xor(upper ? v[0] : v[1], 16);
-        sum += shuffle_xor(sum, 8);
-    }
-    sum += shuffle_xor(sum, 4);
-    sum += shuffle_xor(sum, 2);
-    return sum + shuffle_xor(sum, 1);
-}
-
-// The sum of the first `count` values: 1, 2, 4 or 8.
-DEVICE f32 sum_of(const f32* v, u32 count) {
-    if (count < 4)
-        return count > 1 ? v[0] + v[1] : v[0];
-    f32x4 four = *(const f32x4*)v;
-    f32 sum = four.x + four.y + four.z + four.w;
-    if (count > 4) {
-        four = *(const f32x4*)(v + 4);
-        sum = sum + four.x + four.y + four.z + four.w;
-    }
-    return sum;
-}
-
-// The work of one launch's block. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
-// rows of a task copied to a slot; and by all lanes of the wave that finishes `prepare()`, before it waits; `begin()`;
-// `finish(task, sum)`, where the first `rows` lanes have a row's sum each; and `end()`.
-template <class W, class Job> DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
-    constexpr u32 ROWS = W::STREAMED_ROWS;
-    let_successor_begin();
-    u32 lane = thread_x(), wave = thread_y(), units = (source.k + W::LEN - 1) / W::LEN;
-    u32 waves = WAVES >> __builtin_ctz(groups), rows = ROWS * groups, slot_bytes = rows * job.stride;
-    // The sums of the waves of a group, row by row.
-    SHARED static f32 sums[SLOTS][WAVES * ROWS] __attribute__((aligned(16)));
-    SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS], activations;
-    u8* ring = (u8*)(pool + units * W::PIECES);
-
-    if (wave == ASKING && lane == 0) {
-        for (u32 slot = 0; slot < slots; slot++)
-            full[slot].begin(1), used[slot].begin(WAVES), read[slot].begin(1);
-        activations.begin(1);
-        fence_for_copies();
-    }
-    // The barriers of the ring are there for all.
-    barrier();
-    if (wave == ASKING) {
-        if (lane > 0)
-            return;
-        Turn asked{slots}, come{slots}, free{slots};
-        for (u32 task = 0, on_the_way = 0; task < job.count; task++, asked.next()) {
-            if (task >= slots) {
-                read[free.slot].await(free.parity);
-                free.next();
-            }
-            // Whatever is asked for later, activations too, waits behind what is on the way.
-            u32 most = activations.complete(0) ? minimum(W::ON_THE_WAY, slots) : 1;
-            for (; on_the_way >= most; on_the_way--) {
-                full[come.slot].await(come.parity);
-                come.next();
-            }
-            on_the_way++;
-            job.ask(task, ring + asked.slot * slot_bytes, full[asked.slot]);
-        }
-        return;
-    }
-    if (wave == FINISHING) {
-        job.prepare();
-        await_predecessors();
-        job.begin();
-        Turn turn{slots};
-        for (u32 task = 0; task < job.count; task++, turn.next()) {
-            used[turn.slot].await(turn.parity);
-            f32 sum = lane < rows ? sum_of(sums[turn.slot] + lane * waves, waves) : 0.0f;
-            // All lanes have read the sums.
-            wave_barrier();
-            if (lane == 0)
-                read[turn.slot].arrive();
-            job.finish(task, sum);
-        }
-        job.end();
-        return;
-    }
-
-    Row<W, false> row;
-    row.source = source, row.units = units;
-    row.thread = wave * WAVE + lane, row.threads = THREADS;
-    if (source.norm)
-        row.ask_norm();
-    await_predecessors();
-    row.ask();
-    row.put();
-    // The activations are complete.
-    barrier_of(THREADS);
-    if (row.thread == 0)
-        activations.arrive();
-    Planes p = W::planes(units);
-    u32 group = wave / waves, first = wave % waves;
-    Turn turn{slots};
-    for (u32 task = 0; task < job.count; task++, turn.next()) {
-        full[turn.slot].await(turn.parity);
-        const u8* from = ring + turn.slot * slot_bytes + group * ROWS * job.stride;
-        f32 mine[ROWS] = {};
-        for (u32 unit = first * WAVE + lane; unit < units; unit += waves * WAVE) {
-            typename W::Input a = W::input(pool + unit * W::PIECES);
-#pragma unroll
-            for (u32 r = 0; r < ROWS; r++)
-                mine[r] += W::dot(W::template load<Staged>(from + r * job.stride, p, unit), a);
-        }
-        f32 sum = wave_sums<ROWS>(mine);
-        if (lane % (WAVE / ROWS) == 0)
-            sums[turn.slot][(group * ROWS + lane / (WAVE / ROWS)) * waves + first] = sum;
-        // The wave's sums are in LDS, and all its lanes have read the slot.
-        wave_barrier();
-        if (lane == 0)
-            used[turn.slot].arrive();
-    }
-}
 
 // ---- Up to three matrices of one type and width over the same x ----
 

@@ -65,7 +65,7 @@ template <Codes CODES_, u32 HIGH_, bool MINS_, u32 SUB_, bool SIGNED_, i32 OFFSE
     CONSTANT u32 LEN = 32;
     CONSTANT u32 PIECES = sizeof(Block) / 16;
     CONSTANT u32 AHEAD = CODES == BYTES ? IN_FLIGHT / 32 : IN_FLIGHT_NIBBLES / 16;
-    // Rows that a wave takes at a time where they come through LDS (gemv_stream.hip).
+    // Rows that a wave takes at a time where they come through LDS (gemv_ring.h).
     CONSTANT u32 STREAMED_ROWS = CODES == BYTES ? 2 : 4;
     // Slots of a block that are on the way at once there.
     CONSTANT u32 ON_THE_WAY = CODES == BYTES ? 3 : 1;

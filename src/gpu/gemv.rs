@@ -406,7 +406,10 @@ mod tests {
             let per_run = RUN / (ring.rows / 2);
             // All blocks but the last have a run of their own.
             assert_eq!(each + u32::from(more > 0), per_run, "{launch:?}");
-            assert!(more == 0 || more == launch.geometry.grid[0] - 1, "{launch:?}");
+            assert!(
+                more == 0 || more == launch.geometry.grid[0] - 1,
+                "{launch:?}"
+            );
         }
     }
 
