@@ -6,13 +6,14 @@ use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
 use greta_infer::cpu::rope::{rope, rope_table};
-use greta_infer::gpu::geometry;
+use greta_infer::gpu::geometry::{self, Geometry};
 use greta_infer::graph::{Rope, RopeStyle, Yarn};
 use greta_infer::hip::DeviceBuffer;
 use half::f16;
+use std::ops::Range;
 
 /// What a value may be off by, relative to Σ weight · |v|.
-const BOUND: f64 = 4e-6;
+pub const BOUND: f64 = 4e-6;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -25,12 +26,48 @@ pub struct Shape {
     pub rows: usize,
 }
 
-pub struct Case {
+/// What a cache's elements are, and which kernels read them.
+pub trait Stored: Copy {
+    /// What the kernels' names end with.
+    const SUFFIX: &'static str;
+
+    /// A cache of normal values at the positions `seen`, and of what gives NaN elsewhere.
+    fn cache(rng: &mut Rng, shape: Shape, seen: Range<usize>) -> Vec<Self>;
+
+    /// Element `at` of [G, S, D].
+    fn element(cache: &[Self], shape: Shape, at: usize) -> f64;
+
+    fn upload(bench: &Bench, cache: &[Self]) -> DeviceBuffer;
+}
+
+impl Stored for f16 {
+    const SUFFIX: &'static str = "";
+
+    fn cache(rng: &mut Rng, shape: Shape, seen: Range<usize>) -> Vec<f16> {
+        let Shape { g, d, s, .. } = shape;
+        let value = |i: usize| match seen.contains(&(i / d % s)) {
+            true => f16::from_f64(rng.normal()),
+            false => f16::NAN,
+        };
+        (0..g * s * d).map(value).collect()
+    }
+
+    fn element(cache: &[f16], _: Shape, at: usize) -> f64 {
+        cache[at].to_f64()
+    }
+
+    fn upload(bench: &Bench, cache: &[f16]) -> DeviceBuffer {
+        let bytes = cache.iter().flat_map(|v| v.to_le_bytes());
+        bench.bytes(&bytes.collect::<Vec<_>>())
+    }
+}
+
+pub struct Case<E> {
     shape: Shape,
-    pub q: Vec<f32>,
-    pub k: Vec<f16>,
-    pub v: Vec<f16>,
-    pub scale: f32,
+    q: Vec<f32>,
+    k: Vec<E>,
+    v: Vec<E>,
+    scale: f32,
 }
 
 impl Shape {
@@ -43,38 +80,29 @@ impl Shape {
     }
 }
 
-impl Case {
-    pub fn new(rng: &mut Rng, shape: Shape) -> Case {
-        let Shape {
-            h,
-            g,
-            d,
-            s,
-            position,
-            rows,
-            ..
-        } = shape;
-        let seen = shape.first_seen(position)..position + rows;
-        let mut cache = || -> Vec<f16> {
-            let value = |i: usize, rng: &mut Rng| match seen.contains(&(i / d % s)) {
-                true => f16::from_f64(rng.normal()),
-                false => f16::NAN,
-            };
-            (0..g * s * d).map(|i| value(i, rng)).collect()
-        };
-        let (k, v) = (cache(), cache());
-        let q = normal(rng, rows * h * d);
-        let scale = 1.0 / (d as f32).sqrt();
+impl<E: Stored> Case<E> {
+    fn new(rng: &mut Rng, shape: Shape) -> Self {
+        let Shape { h, d, rows, .. } = shape;
+        let seen = shape.first_seen(shape.position)..shape.position + rows;
+        let (k, v) = (
+            E::cache(rng, shape, seen.clone()),
+            E::cache(rng, shape, seen),
+        );
         Case {
             shape,
-            q,
+            q: normal(rng, rows * h * d),
             k,
             v,
-            scale,
+            scale: 1.0 / (d as f32).sqrt(),
         }
     }
 
-    pub fn expected(&self, r: usize) -> Vec<(f64, f64)> {
+    fn upload(&self, bench: &Bench) -> (DeviceBuffer, DeviceBuffer) {
+        (E::upload(bench, &self.k), E::upload(bench, &self.v))
+    }
+
+    /// Row `r` of the output, and Σ weight · |v| of each element.
+    fn expected(&self, r: usize) -> Vec<(f64, f64)> {
         let Shape {
             h,
             g,
@@ -86,8 +114,8 @@ impl Case {
         let here = position + r;
         let mut out = Vec::new();
         for head in 0..h {
-            let at = |cache: &[f16], p: usize, i: usize| {
-                cache[(head / (h / g) * s + p) * d + i].to_f64()
+            let at = |cache: &[E], p: usize, i: usize| {
+                E::element(cache, self.shape, (head / (h / g) * s + p) * d + i)
             };
             let q = &self.q[(r * h + head) * d..][..d];
             let first = self.shape.first_seen(here);
@@ -111,19 +139,12 @@ impl Case {
         }
         out
     }
-
-    pub fn halves(bench: &Bench, cache: &[f16]) -> greta_infer::hip::DeviceBuffer {
-        bench.bytes(
-            &cache
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect::<Vec<_>>(),
-        )
-    }
 }
 
 /// Heads, K/V heads, and their size.
-const HEADS: &[(usize, usize, usize)] = &[
+pub type Heads = (usize, usize, usize);
+
+const HEADS: &[Heads] = &[
     (2, 2, 8),
     (9, 3, 64),
     (4, 1, 80),
@@ -133,9 +154,26 @@ const HEADS: &[(usize, usize, usize)] = &[
     (2, 1, 24),
 ];
 
+/// Capacity, position, window, rows, and live ones.
+pub type Rows = (usize, usize, usize, usize, usize);
+
+pub const ROWS: &[Rows] = &[(32, 0, 0, 7, 7), (96, 60, 0, 5, 3), (300, 250, 33, 6, 6)];
+
 pub fn split(bench: &Bench) {
+    one_row::<f16>(bench, HEADS);
+}
+
+pub fn rows(bench: &Bench) {
+    many_rows::<f16>(bench, HEADS, ROWS, BOUND, &|[h, g, _, rows]| {
+        let geometry = geometry::attention_rows(h, g, rows);
+        ("attention_rows".into(), geometry)
+    });
+}
+
+/// One row in splits and their combination, rounded and not.
+pub fn one_row<E: Stored>(bench: &Bench, heads: &[Heads]) {
     let mut rng = Rng::new(21);
-    for &(h, g, d) in HEADS {
+    for &(h, g, d) in heads {
         for (s, position, window, split) in [
             (64, 0, 0, 64),
             (200, 150, 0, 64),
@@ -154,9 +192,9 @@ pub fn split(bench: &Bench) {
                 position,
                 rows: 1,
             };
-            let case = Case::new(&mut rng, shape);
+            let case = Case::<E>::new(&mut rng, shape);
             let (step, q) = (bench.step(position as u32, 1), bench.floats(&case.q));
-            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let (k, v) = case.upload(bench);
             let splits = s.div_ceil(split);
             let partials = bench.nans(h * splits * (d.next_multiple_of(16) + 16));
             let [h_, g_, d_, s_, split_, window_] = [h, g, d, s, split, window].map(|n| n as u32);
@@ -164,7 +202,7 @@ pub fn split(bench: &Bench) {
             let args = args![
                 &step, &q, &k, &v, &partials, h_, g_, d_, s_, split_, window_, case.scale
             ];
-            bench.launch("attention_split", geometry, args);
+            bench.launch(&format!("attention_split{}", E::SUFFIX), geometry, args);
             let (y, geometry) = (bench.nans(h * d), geometry::attention_combine(h_, d_));
             let args = args![&step, &partials, &y, h_, d_, s_, split_, window_];
             bench.launch("attention_combine", geometry, args);
@@ -187,12 +225,17 @@ pub fn split(bench: &Bench) {
     }
 }
 
-pub fn rows(bench: &Bench) {
+/// Several rows at once, of which the first are live. `kernel` gives the name for H, G, D and rows.
+pub fn many_rows<E: Stored>(
+    bench: &Bench,
+    heads: &[Heads],
+    rows: &[Rows],
+    bound: f64,
+    kernel: &dyn Fn([u32; 4]) -> (String, Geometry),
+) {
     let mut rng = Rng::new(22);
-    for &(h, g, d) in HEADS {
-        for (s, position, window, rows, live) in
-            [(32, 0, 0, 7, 7), (96, 60, 0, 5, 3), (300, 250, 33, 6, 6)]
-        {
+    for &(h, g, d) in heads {
+        for &(s, position, window, rows, live) in rows {
             let shape = Shape {
                 h,
                 g,
@@ -203,7 +246,7 @@ pub fn rows(bench: &Bench) {
                 rows,
             };
             // Rows that are not live have no keys either.
-            let case = Case::new(
+            let case = Case::<E>::new(
                 &mut rng,
                 Shape {
                     rows: live,
@@ -213,21 +256,18 @@ pub fn rows(bench: &Bench) {
             let mut q = case.q.clone();
             q.resize(rows * h * d, f32::NAN);
             let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
-            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
+            let (k, v) = case.upload(bench);
             let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
             let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
             let args = args![
                 &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
             ];
-            bench.launch(
-                "attention_rows",
-                geometry::attention_rows(h_, g_, rows_),
-                args,
-            );
+            let (kernel, geometry) = kernel([h_, g_, d_, rows_]);
+            bench.launch(&format!("{kernel}{}", E::SUFFIX), geometry, args);
             let got = bench.read_floats(&y);
             for (r, got) in got.chunks_exact(h * d).enumerate() {
                 if r < live {
-                    assert_near(got, &case.expected(r), BOUND, &format!("{shape:?} row {r}"));
+                    assert_near(got, &case.expected(r), bound, &format!("{shape:?} row {r}"));
                 } else {
                     assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
                 }
@@ -279,7 +319,7 @@ pub fn step(bench: &Bench) {
                 position,
                 rows: 1,
             };
-            let mut case = Case::new(&mut rng, shape);
+            let mut case = Case::<f16>::new(&mut rng, shape);
             let dims = if whole { d } else { d / 2 };
             let mut angles = vec![0.0; dims];
             let rope_of = Rope {
@@ -320,7 +360,7 @@ pub fn step(bench: &Bench) {
             let (kernel, geometry) = geometry::attention_step(h_, g_, d_, blocks as u32);
             let place = format!("{shape:?} blocks {blocks} {style} {dims}");
             let run = |y: &DeviceBuffer, quantize: u32| {
-                let caches = [0, 1].map(|i| Case::halves(bench, &before[i]));
+                let caches = [0, 1].map(|i| f16::upload(bench, &before[i]));
                 let args = args![
                     &step, &q, &k, &v, &table, &caches[0], &caches[1], &partials, &tickets, y, h_,
                     g_, d_, dims_, style_, s_, window_, case.scale, quantize

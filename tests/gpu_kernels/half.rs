@@ -3,7 +3,7 @@
 //! Bounds follow from eleven bits on both sides. A product's error is relative to Σ |x| · the largest |w| of the block of
 //! 32 that shares scales, since a weight between two extremes is rounded in steps of theirs.
 
-use super::attention::{Case, Shape};
+use super::attention::many_rows;
 use super::bench::{Bench, assert_near, normal};
 use super::matrices::{Matrix, activated, name, widths};
 use crate::args;
@@ -403,60 +403,25 @@ pub fn rows(bench: &Bench) {
 const ATTENTION_BOUND: f64 = 4.0 * ELEVEN_BITS;
 
 pub fn attention(bench: &Bench) {
-    let mut rng = Rng::new(22);
-    for (h, g, d) in [
+    let heads = [
         (2, 2, 8),
         (9, 3, 64),
         (4, 1, 80),
         (5, 1, 128),
         (3, 3, 128),
         (2, 1, 24),
-    ] {
-        for (s, position, window, rows, live) in [
-            (32, 0, 0, 7, 7),
-            (160, 60, 0, 40, 38),
-            (300, 250, 33, 6, 6),
-            (300, 70, 50, 100, 97),
-            (200, 0, 0, 130, 130),
-        ] {
-            let shape = Shape {
-                h,
-                g,
-                d,
-                s,
-                window,
-                position,
-                rows,
-            };
-            // Rows that are not live have no keys either.
-            let case = Case::new(
-                &mut rng,
-                Shape {
-                    rows: live,
-                    ..shape
-                },
-            );
-            let mut q = case.q.clone();
-            q.resize(rows * h * d, f32::NAN);
-            let (step, q) = (bench.step(position as u32, live as u32), bench.floats(&q));
-            let (k, v) = (Case::halves(bench, &case.k), Case::halves(bench, &case.v));
-            let (y, stride) = (bench.nans(rows * h * d), (4 * h * d) as u32);
-            let [h_, g_, d_, s_, window_, rows_] = [h, g, d, s, window, rows].map(|n| n as u32);
-            let args = args![
-                &step, &q, stride, &k, &v, &y, stride, h_, g_, d_, s_, window_, case.scale, rows_
-            ];
-            let columns = geometry::flash_columns(d_).expect("heads of up to 128");
-            let geometry = geometry::attention_flash(h_, g_, columns, rows_, bench.machine);
-            bench.launch(&format!("attention_flash_{columns}"), geometry, args);
-            let got = bench.read_floats(&y);
-            for (r, got) in got.chunks_exact(h * d).enumerate() {
-                if r < live {
-                    let place = format!("{shape:?} row {r}");
-                    assert_near(got, &case.expected(r), ATTENTION_BOUND, &place);
-                } else {
-                    assert!(got.iter().all(|v| v.is_nan()), "row {r} is not live");
-                }
-            }
-        }
-    }
+    ];
+    let rows = [
+        (32, 0, 0, 7, 7),
+        (160, 60, 0, 40, 38),
+        (300, 250, 33, 6, 6),
+        (300, 70, 50, 100, 97),
+        (200, 0, 0, 130, 130),
+    ];
+    let kernel = |[h, g, d, rows]: [u32; 4]| {
+        let columns = geometry::flash_columns(d).expect("heads of up to 128");
+        let geometry = geometry::attention_flash(h, g, columns, rows, bench.machine);
+        (format!("attention_flash_{columns}"), geometry)
+    };
+    many_rows::<::half::f16>(bench, &heads, &rows, ATTENTION_BOUND, &kernel);
 }
