@@ -6,7 +6,7 @@ mod support;
 use greta_infer::dtype::DType;
 use greta_infer::gpu::pack::row_layout;
 use half::f16;
-use support::planes::pack_rows;
+use support::planes::{halves, pack_rows};
 
 /// Bytes that repeat late, with the f16 fields set to ordinary numbers.
 fn random_rows(dtype: DType, cols: usize, rows: usize, seed: u64) -> Vec<u8> {
@@ -19,16 +19,8 @@ fn random_rows(dtype: DType, cols: usize, rows: usize, seed: u64) -> Vec<u8> {
     };
     let bytes = rows * dtype.row_bytes(cols).expect("whole blocks");
     let mut file: Vec<u8> = (0..bytes).map(|_| (next() >> 24) as u8).collect();
-    let halves: &[usize] = match dtype {
-        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
-        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
-        DType::Q2_K => &[80, 82],
-        DType::Q3_K => &[108],
-        DType::Q6_K => &[208],
-        _ => &[],
-    };
     for block in file.chunks_exact_mut(dtype.block_bytes()) {
-        for &at in halves {
+        for &at in halves(dtype) {
             let value = ((next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5) / 16.0;
             block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
         }

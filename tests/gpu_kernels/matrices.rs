@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, assert_near, normal};
 use crate::args;
-use crate::support::planes::pack_rows;
+use crate::support::planes::{halves, pack_rows};
 use crate::support::rng::Rng;
 use greta_infer::cpu::activation::{BLOCK_BYTES, quantise_row, row_bytes};
 use greta_infer::cpu::isa::Isa;
@@ -30,17 +30,8 @@ impl Matrix {
         let mut file: Vec<u8> = (0..n * dtype.row_bytes(k).unwrap())
             .map(|_| rng.byte())
             .collect();
-        let halves: &[usize] = match dtype {
-            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
-            DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
-            DType::Q2_K => &[80, 82],
-            DType::Q3_K => &[108],
-            DType::Q6_K => &[208],
-            _ => &[],
-        };
         for block in file.chunks_exact_mut(dtype.block_bytes()) {
-            // Random bits are fine as codes, but not as floats.
-            for &at in halves {
+            for &at in halves(dtype) {
                 block[at..at + 2]
                     .copy_from_slice(&f16::from_f64(rng.normal() * 0.01).to_le_bytes());
             }

@@ -3,6 +3,18 @@
 use greta_infer::dtype::DType;
 use greta_infer::gpu::pack::{BLOCK, RowLayout, row_layout};
 
+/// At which bytes of a block, as the file has it, an f16 begins: random bits are fine as codes, but not there.
+pub fn halves(dtype: DType) -> &'static [usize] {
+    match dtype {
+        DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+        DType::Q2_K => &[80, 82],
+        DType::Q3_K => &[108],
+        DType::Q6_K => &[208],
+        _ => &[],
+    }
+}
+
 /// Packs rows of `cols` elements from the file's blocks to planes.
 pub fn pack_rows(dtype: DType, cols: usize, file: &[u8], out: &mut [u8]) {
     let row_bytes = dtype.row_bytes(cols).expect("whole blocks");
