@@ -144,17 +144,22 @@ fn eliminate() {
     );
 }
 
-/// The order in `optimise`: pairs that feed a gate are not merged away from it.
-#[test]
-fn all_in_order() {
-    let arena = Bump::new();
-    let mut toy = Toy::new(&arena, 1);
+/// A norm, gate and up, down, and what they are added to.
+fn feed_forward(toy: &mut Toy<'_>) -> ValueId {
     let x = toy.embed("x", 8);
     let h = toy.norm("h", x, 1);
     let (gate, up) = (toy.gemm("gate", Q8_0, h, 8), toy.gemm("up", Q8_0, h, 8));
     let f = toy.gated_mul("f", gate, up);
     let o = toy.gemm("down", Q8_0, f, 8);
-    let y = toy.add("y", x, o);
+    toy.add("y", x, o)
+}
+
+/// The order in `optimise`: pairs that feed a gate are not merged away from it.
+#[test]
+fn all_in_order() {
+    let arena = Bump::new();
+    let mut toy = Toy::new(&arena, 1);
+    let y = feed_forward(&mut toy);
     let made = toy.finish(y);
     let (graph, reports) = optimise(made.clone(), OPTIONS).expect("a correct graph");
     let names: Vec<&str> = graph.nodes().iter().map(|n| n.op.name()).collect();
@@ -199,12 +204,7 @@ fn all_in_order() {
 fn optimise_many_rows() {
     let arena = Bump::new();
     let mut toy = Toy::new(&arena, 4);
-    let x = toy.embed("x", 8);
-    let h = toy.norm("h", x, 1);
-    let (gate, up) = (toy.gemm("gate", Q8_0, h, 8), toy.gemm("up", Q8_0, h, 8));
-    let f = toy.gated_mul("f", gate, up);
-    let o = toy.gemm("down", Q8_0, f, 8);
-    let y = toy.add("y", x, o);
+    let y = feed_forward(&mut toy);
     let options = Options {
         gates: Gates::OneType,
         half_rows: Some(4),
