@@ -13,8 +13,8 @@
 // latencies of about 3 us; at 4,000 positions 65.5 MB and 131 MFLOP, 22.6 us at 2.9 TB/s (H100) and 16.0 us at 4.1 TB/s
 // (MI300X). Two blocks of an SM have 64 KB of K and V on the way, where 22 bytes a ns at 1 us ask for 22 KB.
 //
-// Where launches overlap, the position and the rows of earlier positions are asked for before the wait: 607 tokens/s
-// against 596, Llama-2-7B Q4_0 on an H100 at context 128. When the products had twice as much on the way (gemv_stream.hip)
+// Where launches overlap, the position and the rows of earlier positions are asked for before the wait: 614 tokens/s
+// against 599, Llama-2-7B Q4_0 on an H100 at context 128. When the products had twice as much on the way (gemv_stream.hip)
 // it gained nothing: all that is loaded here came behind o's weights.
 //
 // Refuted there, at 570 tokens/s: clusters of eight blocks that merge in the first one's LDS instead of by tickets (557;

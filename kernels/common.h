@@ -378,7 +378,6 @@ DEVICE void await(u32x4 x) {
 DEVICE u32 shared_address(const void* at) { return (u32)(u64)(const SHARED_SPACE void*)at; }
 #endif
 
-
 // Four f32 of a row of n from column i on, zeros past its end. Rows are aligned to 16 bytes, which are read whole, and i is
 // a multiple of 4. No branch: loads that follow one another are then all on the way at once.
 DEVICE f32x4 load4(const f32* x, u32 i, u32 n) {

@@ -130,6 +130,7 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
     // The sums of the waves of a group, row by row.
     SHARED static f32 sums[SLOTS][WAVES * ROWS] __attribute__((aligned(16)));
     SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS], activations;
+    // At a multiple of 128, as copies want it, where k is one of 512 (of 576 it is not: 32 off).
     u8* ring = (u8*)(pool + units * W::PIECES);
 
     if (wave == ASKING && lane == 0) {

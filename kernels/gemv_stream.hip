@@ -5,7 +5,8 @@
 // first product of the next lie some four latencies. One instruction copies whole rows to LDS and takes no registers: a
 // block keeps a ring of slots, each for a few rows, and begins to fill it before it waits for its predecessors.
 //
-// Llama-2-7B on an H100, tokens/s at context 128, each line an A/B in one run:
+// Llama-2-7B on an H100, tokens/s at context 128, each line an A/B in one run. Those with * are of builds that also wrote
+// down when things happened, and whose ring happened to lie at a multiple of 128 bytes:
 //
 // | | Q4_0 | Q4_K | Q8_0 | F16 |
 // |---|---|---|---|---|
@@ -15,20 +16,23 @@
 // | two slots on the way at most: predicted 5 % more, since x waits behind what is on the way | 576 | 555 | 323 | 210 |
 // | shares of rows that begin anywhere, Q8_0 two rows at a time: predicted 10 % more | 577 | 548 | 358 | 210 |
 // | asking and finishing by a wave each, shared runs in three steps: predicted 7 % more | 570 | 545 | 359 | 209 |
-// | one slot on the way until x is there, and of nibbles afterwards: predicted 3 % more | 601 | 585 | 372 | 211 |
-// | K, V and the position asked for before the wait (attention_step.hip), sums read four at a time | 613 | 598 | 375 | 214 |
-// | the ring at a multiple of 128 bytes, not of 16: not predicted, found by what a flag of 4 bytes cost | 636 | 618 | 385 | 216 |
+// | * two slots on the way, as before | 575 | 552 | 363 | 213 |
+// | * one slot until x is there, then of nibbles 1, of bytes 3, of floats 2: predicted 3 % more | 601 | 585 | 372 | 211 |
+// | * K, V and the position asked for before the wait (attention_step.hip); F16 two slots from the start | 614 | 598 | 375 | 214 |
+// | without *, and sums read four at a time; the ring 64 bytes off a multiple of 128 | 612 | | | |
+// | the ring at a multiple of 128: found by what a flag cost that moved it 80 off (544 against 607) | 636 | 618 | 385 | 216 |
 //
 // Two slots of two blocks on each SM are 9.7 MB on the way, 3.3 us of the memory's time: x, the signal that a launch has
 // ended, K and V all came behind them. One is 1.7 us, and still more than memory needs to be busy.
 //
 // What was refuted: one block of a launch on an SM and the next launch's beside it (540: 8 waves compute 25 KB/us of an
 // SM's 23 to come, and nothing catches up); three blocks of 72 KB (486: they lie unevenly, and an SM takes in 42 KB/us);
-// asking L2 from o's launch, during attention, for what gate and up begin with (32 KB a block: 597 against 599, 64 KB:
-// 591: attention waits behind them); slots in halves or quarters, each asked for by itself (566 and 545 against 572);
-// registers for a third block (Q4_0 577 against 572, Q4_K 535 against 546); a wave's activations kept in registers (599
-// against 601); a first turn of the loop on whatever is there, before the wait, for the sake of the instruction cache (553
-// against 561). Of a layer's 48 us 38 are the weights'; attention has some 7, which o's weights fill by a half.
+// asking L2 from o's launch, during attention, for what gate and up begin with (* 32 KB a block: 597 against 599, 64 KB:
+// 591: attention waits behind them); slots in halves or quarters, each asked for by itself (566 and 545 against 572, the
+// ring 64 off), and registers for a third block (577 against 572, but Q4_K 535 against 546, likewise); a wave's activations
+// kept in registers (* 599 against 601); a first turn of the loop on whatever is there, before the wait, for the sake of
+// the instruction cache (* 553 against 561, with spills). Of a layer's 48 us 38 are the weights'; attention has some 7,
+// which o's weights fill by a half.
 #pragma once
 #include "gemv_ring.h"
 

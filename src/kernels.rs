@@ -3,8 +3,7 @@
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// What is embedded: `gfx…` and `sm_…a` are exact; other `sm_…` are PTX, good for that and everything after it. The best
-/// for a device comes first. Empty
-/// when the program was built without a suitable clang.
+/// for a device comes first. Empty when the program was built without a suitable clang.
 pub const ARCHS: &[&str] = EMBEDDED;
 
 /// Why some or all architectures are missing, as the build found; a sentence to go after "GPU kernels:".

@@ -117,5 +117,8 @@ fn llama_on_a_gpu() {
             gpu::lower(&step.program, &gpu::Hardware::typical(wave)).expect("heads of 16");
         let text = format!("{}\n{}", step.program.text(), gpu::text(&launches));
         compare(&format!("llama.{kind}.program.txt"), &text);
+        // Kernels read before their wait what earlier steps have left: the first one has to wait for these.
+        let overlaps: Vec<bool> = launches.iter().map(|l| l.overlaps).collect();
+        assert!(!overlaps[0] && overlaps[1..].contains(&true), "{kind}");
     }
 }
