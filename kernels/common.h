@@ -164,6 +164,13 @@ DEVICE f64 shuffle_xor(f64 x, u32 mask) {
 }
 
 // The value of lane `lane` of the wave, which each lane chooses for itself.
+DEVICE f32 lane_value(f32 x, u32 lane) {
+#if NVIDIA
+    return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane, 31));
+#else
+    return float_of(__builtin_amdgcn_ds_bpermute(lane << 2, bits_of(x)));
+#endif
+}
 DEVICE u64 shuffle_from(u64 x, u32 lane) {
 #if NVIDIA
     u64 low = (u32)__nvvm_shfl_sync_idx_i32(0xffffffffu, (u32)x, lane, 31);

@@ -1,8 +1,8 @@
 // The ring of slots in LDS that a block's weights come through (gemv_stream.hip).
 //
-// Eight waves compute: a group of them shares a row, each with every so-many-th 32 units of it, and takes STREAMED_ROWS
-// rows at a time, so that an activation read from LDS serves them all: with two rows a wave, an SM could not read LDS any
-// faster. A ninth wave asks for weights; a tenth adds up what the waves of a group have of a row, and stores.
+// Eight waves compute: a group of them shares a row, each with every so-many-th 32 units of it, and takes ROWS rows at a
+// time, so that an activation read from LDS serves them all: with two rows a wave, an SM could not read LDS any faster.
+// A ninth wave asks for weights; a tenth adds up what the waves of a group have of a row, and stores.
 //
 // A slot goes round: copies fill it (`full` counts their bytes), eight waves read it and leave their sums (`used` counts
 // the waves), the tenth takes the sums (`read`), and the ninth has it filled again. No barrier of the whole block is in
@@ -62,11 +62,6 @@ DEVICE void fence_for_copies() {
 }
 DEVICE void wave_barrier() { __nvvm_bar_warp_sync(0xffffffffu); }
 
-// The value of the wave's lane `lane % WAVE`.
-DEVICE f32 lane_value(f32 x, u32 lane) {
-    return float_of(__nvvm_shfl_sync_idx_i32(0xffffffffu, bits_of(x), lane & (WAVE - 1), WAVE - 1));
-}
-
 // Waves that compute, the one that asks for weights, and the one that finishes; and slots of a block at most.
 CONSTANT u32 WAVES = THREADS / WAVE;
 CONSTANT u32 ASKING = WAVES, FINISHING = WAVES + 1;
@@ -119,19 +114,19 @@ DEVICE f32 sum_of(const f32* v, u32 count) {
     return sum;
 }
 
-// The work of one launch's block. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
+// The work of one launch's block, whose waves take ROWS rows at a time; of ROLLED gemv_row.h tells. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
 // rows of a task copied to a slot; and by all lanes of the wave that finishes `prepare()`, before it waits; `begin()`;
 // `finish(task, sum)`, where the first `rows` lanes have a row's sum each; and `end()`.
-template <class W, class Job> DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
-    constexpr u32 ROWS = W::STREAMED_ROWS;
+template <class W, u32 ROWS, bool ROLLED, class Job>
+DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
     let_successor_begin();
     u32 lane = thread_x(), wave = thread_y(), units = (source.k + W::LEN - 1) / W::LEN;
     u32 waves = WAVES >> __builtin_ctz(groups), rows = ROWS * groups, slot_bytes = rows * job.stride;
     // The sums of the waves of a group, row by row.
     SHARED static f32 sums[SLOTS][WAVES * ROWS] __attribute__((aligned(16)));
     SHARED static Arrivals full[SLOTS], used[SLOTS], read[SLOTS], activations;
-    // At a multiple of 128, as copies want it, where k is one of 512 (of 576 it is not: 32 off).
-    u8* ring = (u8*)(pool + units * W::PIECES);
+    // Behind the activations, at a multiple of 128, as copies want it.
+    u8* ring = (u8*)(pool + (units * W::PIECES + 7) / 8 * 8);
 
     if (wave == ASKING && lane == 0) {
         for (u32 slot = 0; slot < slots; slot++)
@@ -179,7 +174,7 @@ template <class W, class Job> DEVICE void stream(Job& job, const Source& source,
         return;
     }
 
-    Row<W, false> row;
+    Row<W, false, ROLLED> row;
     row.source = source, row.units = units;
     row.thread = wave * WAVE + lane, row.threads = THREADS;
     if (source.norm)

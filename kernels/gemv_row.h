@@ -37,13 +37,17 @@ DEVICE void await_copies() {}
 //
 // With COPIED (NVIDIA) x and the norm's weights go by copies to LDS behind the activations, which take no registers:
 // those limit the blocks of an SM where weights on the way take them too.
-template <class W, bool COPIED> struct Row {
+//
+// A norm of several pieces of each thread is unrolled code of 16 KB, which a launch of little work takes longer to fetch
+// than to run: with ROLLED there is a piece at a time.
+template <class W, bool COPIED, bool ROLLED = false> struct Row {
     // Pieces at a time: of NVIDIA's registers, two fit where three blocks share an SM.
     CONSTANT u32 KEPT = COPIED && W::RESIDENT > 2 ? 2 : 4;
     Source source;
     u32 units, thread, threads;
     // Pieces of x, with a norm half as many and the norm's after them.
     u32x4 held[2 * KEPT];
+    f64 share;  // of an element in the mean
 
     // Where x and the norm's weights are copied to: each thread reads what it copied.
     DEVICE_MEMBER f32x4* copies(u32 which) const {
@@ -71,6 +75,7 @@ template <class W, bool COPIED> struct Row {
     }
 
     DEVICE_MEMBER void ask_norm() {
+        share = share_of(source.k);
         if (COPIED) {
             copy(1, source.norm);
         } else {
@@ -99,7 +104,7 @@ template <class W, bool COPIED> struct Row {
                 done = 2 * KEPT * threads;
             }
             stage(done, units * W::PIECES, 0);
-        } else if (NVIDIA && source.k <= 4 * threads) {
+        } else if (ROLLED || (NVIDIA && source.k <= 4 * threads)) {
             normalise<1>();
         } else {
             normalise<KEPT>();
@@ -173,7 +178,7 @@ template <class W, bool COPIED> struct Row {
 #pragma unroll
         for (u32 j = 1; j < COUNT; j++)
             sum += sums[j];
-        f32 scale = inverse_rms(sum, source.k, source.eps, thread, threads);
+        f32 scale = inverse_rms(sum, share, source.eps, thread, threads);
         auto put_pieces = [&](u32 turn, bool is_held) __attribute__((always_inline)) {
             f32x4 v[COUNT];
 #pragma unroll

@@ -22,6 +22,20 @@
 // | without *, and sums read four at a time; the ring 64 bytes off a multiple of 128 | 612 | | | |
 // | the ring at a multiple of 128: found by what a flag cost that moved it 80 off (544 against 607) | 636 | 618 | 385 | 216 |
 //
+// Small matrices make few blocks, bound by their instructions and by how long those take to come: SmolLM2 Q4_1 had 18
+// blocks for o. Tokens/s, with attention_step.hip's table before:
+//
+// | | SmolLM2 Q4_1 | Llama-2-7B Q4_0 |
+// |---|---|---|
+// | four rows a wave | 2,254 | 634 |
+// | one kernel with two loops, of four rows and of two; it uses the first | 2,058 | 564 |
+// | and it uses the second, of two rows, where tasks are fewer than SMs | 2,245 | |
+// | two rows for gate and up as well: 192 blocks that share runs; 48 of four tasks | 2,197; 2,175 | |
+// | a kernel for each loop | 2,444 | 633 |
+// | of two rows without the code for norms of more than 1,024 columns at once: predicted 1 % more | 2,532 | |
+// | of gates likewise | 2,559 | 634 |
+// | of four rows likewise | 2,552 | 620 |
+//
 // Two slots of two blocks on each SM are 9.7 MB on the way, 3.3 us of the memory's time: x, the signal that a launch has
 // ended, K and V all came behind them. One is 1.7 us, and still more than memory needs to be busy.
 //
@@ -31,7 +45,8 @@
 // 591: attention waits behind them); slots in halves or quarters, each asked for by itself (566 and 545 against 572, the
 // ring 64 off), and registers for a third block (577 against 572, but Q4_K 535 against 546, likewise); a wave's activations
 // kept in registers (* 599 against 601); a first turn of the loop on whatever is there, before the wait, for the sake of
-// the instruction cache (* 553 against 561, with spills). Of a layer's 48 us 38 are the weights'; attention has some 7,
+// the instruction cache (* 553 against 561, with spills); sums stored by the waves that computed them, where a row is one
+// wave's (SmolLM2 2,219 against 2,253). Of a layer's 48 us 38 are the weights'; attention has some 7,
 // which o's weights fill by a half.
 #pragma once
 #include "gemv_ring.h"
@@ -198,16 +213,16 @@ struct GatedTasks {
 };
 
 // As gemv.hip's, but for the last arguments: groups of waves, and slots. What is shared: tasks; with `quantize` runs of 32.
-#define GEMV_STREAM_KERNELS(name, Type)                                                                                \
+#define PLAIN_STREAM_KERNEL(name, Type, ROWS, ROLLED)                                                                  \
     GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gemv_stream_##name(                                   \
         const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* w0, f32* y0, u32 n0, const u8* w1,      \
         f32* y1, u32 n1, const u8* w2, f32* y2, u32 n2, u32 w_stride, const f32* residual, u32 each, u32 more,         \
         u32 groups, u32 slots) {                                                                                       \
-        PlainTasks tasks{{{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}}, residual, w_stride, Type::STREAMED_ROWS * groups, \
-                         0, 0, {}};                                                                                    \
+        PlainTasks tasks{{{w0, y0, n0}, {w1, y1, n1}, {w2, y2, n2}}, residual, w_stride, ROWS * groups, 0, 0, {}};     \
         tasks.first = Share{each, more}.first(tasks.count);                                                            \
-        stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
-    }                                                                                                                  \
+        stream<Type, ROWS, ROLLED>(tasks, Source{x, norm, eps, k}, groups, slots);                                     \
+    }
+#define GATED_STREAM_KERNEL(name, Type)                                                                                \
     GLOBAL THREADS_AND_BLOCKS(THREADS + 2 * WAVE, RESIDENT) void gated_gemv_stream_##name(                             \
         const Step*, const void* x, const f32* norm, f32 eps, u32 k, const u8* gate, const u8* up, u32 w_stride,       \
         void* y, u32 n, u32 activation, u32 quantize, u32 each, u32 more, u32 groups, u32 slots, f32* shared,          \
@@ -217,11 +232,17 @@ struct GatedTasks {
                          Share{each, more}, made, shared, tickets, 0, 0, {}, {}, {}, 0, 0, 0, 0, {}};                  \
         tasks.first = tasks.share.first(tasks.count);                                                                  \
         tasks.order();                                                                                                 \
-        stream<Type>(tasks, Source{x, norm, eps, k}, groups, slots);                                                   \
+        stream<Type, Type::STREAMED_ROWS, true>(tasks, Source{x, norm, eps, k}, groups, slots);                        \
     }
+#define GEMV_STREAM_KERNELS(name, Type)                                                                                \
+    PLAIN_STREAM_KERNEL(name, Type, Type::STREAMED_ROWS, false)                                                        \
+    GATED_STREAM_KERNEL(name, Type)
+// Where four rows a wave make few tasks.
+#define FEW_STREAM_KERNEL(name, Type) PLAIN_STREAM_KERNEL(few_##name, Type, 2, true)
 
 EACH_QUANTIZED(GEMV_STREAM_KERNELS)
 EACH_FLOAT(GEMV_STREAM_KERNELS)
+EACH_NARROW(FEW_STREAM_KERNEL)
 
 }  // namespace one_row
 

@@ -308,7 +308,8 @@ typedef Float<17> BF16;  // 16 bits too, but another 16
 typedef Float<32> F32;
 
 // Instantiates M(name, type) for every type that weights may have.
-#define EACH_QUANTIZED(M) \
-    M(q4_0, Q4_0) M(q4_1, Q4_1) M(q5_0, Q5_0) M(q5_1, Q5_1) M(q8_0, Q8_0) M(q2_k, Q2_K) M(q3_k, Q3_K) M(q4_k, Q4_K) \
-    M(q5_k, Q5_K) M(q6_k, Q6_K)
+#define EACH_NARROW(M) \
+    M(q4_0, Q4_0) M(q4_1, Q4_1) M(q5_0, Q5_0) M(q5_1, Q5_1) M(q2_k, Q2_K) M(q3_k, Q3_K) M(q4_k, Q4_K) M(q5_k, Q5_K) \
+    M(q6_k, Q6_K)
+#define EACH_QUANTIZED(M) EACH_NARROW(M) M(q8_0, Q8_0)
 #define EACH_FLOAT(M) M(f16, F16) M(bf16, BF16) M(f32, F32)

@@ -32,9 +32,17 @@ DEVICE f64 squares(f32x4 v) {
     return __builtin_fma(a, a, b * b) + __builtin_fma(c, c, d * d);
 }
 
-// 1 / √(mean(x²) + eps) of n elements whose squares add up to `sum` over the block.
-DEVICE f32 inverse_rms(f64 sum, u32 n, f32 eps, u32 thread, u32 threads) {
+// What one of n elements has in their mean: a division, which here is made where it stands.
+DEVICE f64 share_of(u32 n) {
     f64 share = 1.0 / (f64)n;
+#if NVIDIA
+    asm volatile("" : "+d"(share));
+#endif
+    return share;
+}
+
+// 1 / √(mean(x²) + eps) of elements whose squares add up to `sum` over the block, each of which has `share` in the mean.
+DEVICE f32 inverse_rms(f64 sum, f64 share, f32 eps, u32 thread, u32 threads) {
     return (f32)inverse_root(__builtin_fma(block_sum(sum, thread, threads), share, (f64)eps));
 }
 

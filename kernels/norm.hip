@@ -9,7 +9,7 @@ DEVICE f32 inverse_rms(const f32* x, u32 n, f32 eps, f32x4& first) {
     f64 sum = squares(first);
     for (u32 i = 4 * (thread_x() + threads_x()); i < n; i += 4 * threads_x())
         sum += squares(load4(x, i, n));
-    return inverse_rms(sum, n, eps, thread_x(), threads_x());
+    return inverse_rms(sum, share_of(n), eps, thread_x(), threads_x());
 }
 
 // y [rows, cols]: `groups` groups of n = cols / groups columns, each normalised with the same w [n]. A block a row

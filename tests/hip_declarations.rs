@@ -45,6 +45,7 @@ fn amd_signatures_are_the_published_ones() {
         event_destroy: hipEventDestroy(_),
         event_record: hipEventRecord(_, _),
         event_synchronize: hipEventSynchronize(_),
+        event_query: hipEventQuery(_),
         event_elapsed: hipEventElapsedTime(_, _, _),
         module_load: hipModuleLoadData(_, _),
         module_unload: hipModuleUnload(_),
@@ -115,7 +116,6 @@ fn amd_numbers_are_the_published_ones() {
         sys::STREAM_NON_BLOCKING.into(),
         hipStreamNonBlocking,
     );
-    check("blocking", sys::EVENT_BLOCKING.into(), hipEventBlockingSync);
     check("untimed", sys::EVENT_UNTIMED.into(), hipEventDisableTiming);
     check("portable", sys::HOST_PORTABLE.into(), hipHostMallocPortable);
     check("mapped", sys::HOST_MAPPED.into(), hipHostMallocMapped);
@@ -210,11 +210,7 @@ fn nvidia_numbers_are_the_published_ones() {
     );
     let non_blocking = CUstream_flags_enum::CU_STREAM_NON_BLOCKING;
     check(sys::STREAM_NON_BLOCKING.into(), non_blocking as i64);
-    let (blocking, untimed) = (
-        CUevent_flags_enum::CU_EVENT_BLOCKING_SYNC,
-        CUevent_flags_enum::CU_EVENT_DISABLE_TIMING,
-    );
-    check(sys::EVENT_BLOCKING.into(), blocking as i64);
+    let untimed = CUevent_flags_enum::CU_EVENT_DISABLE_TIMING;
     check(sys::EVENT_UNTIMED.into(), untimed as i64);
     check(sys::HOST_PORTABLE.into(), CU_MEMHOSTALLOC_PORTABLE.into());
     check(sys::HOST_MAPPED.into(), CU_MEMHOSTALLOC_DEVICEMAP.into());

@@ -25,7 +25,7 @@ impl Captured {
         resolved: &mut [Resolved],
         launches: &[KernelLaunch],
     ) -> Result<Self, GpuError> {
-        let graph = capture(stream, resolved)?;
+        let graph = capture(stream, resolved, 1)?;
         Ok(Captured {
             kinds: graph.nodes()?,
             edges: graph.edges()?,
@@ -41,13 +41,17 @@ impl Captured {
     }
 }
 
-/// Captures, checks, instantiates and uploads; the template is dropped. `Err` says why this driver
-/// cannot be trusted with a recording.
-pub fn instantiate(stream: &Stream, resolved: &mut [Resolved]) -> Result<GraphExec, String> {
+/// Captures `steps` times everything, checks, instantiates and uploads; the template is dropped. `Err`
+/// says why this driver cannot be trusted with a recording.
+pub fn instantiate(
+    stream: &Stream,
+    resolved: &mut [Resolved],
+    steps: u32,
+) -> Result<GraphExec, String> {
     let say = |error: &dyn std::error::Error| error.to_string();
-    let graph = capture(stream, resolved).map_err(|e| say(&e))?;
+    let graph = capture(stream, resolved, steps).map_err(|e| say(&e))?;
     let kinds = graph.nodes().map_err(|e| say(&e))?;
-    let (nodes, kernels) = (kinds.len(), resolved.len());
+    let (nodes, kernels) = (kinds.len(), steps as usize * resolved.len());
     if nodes != kernels {
         return Err(format!(
             "the driver recorded {nodes} nodes for {kernels} kernels"
@@ -65,12 +69,14 @@ pub fn instantiate(stream: &Stream, resolved: &mut [Resolved]) -> Result<GraphEx
 }
 
 /// Launches everything on the capturing stream, which is asked for its status before it is believed.
-fn capture(stream: &Stream, resolved: &mut [Resolved]) -> Result<Graph, GpuError> {
+fn capture(stream: &Stream, resolved: &mut [Resolved], steps: u32) -> Result<Graph, GpuError> {
     let graph = stream.capture(CaptureMode::ThreadLocal, |stream| {
-        resolved.iter_mut().try_for_each(|resolved| {
-            // SAFETY: while capturing nothing runs. Graphs made of this are launched only by the
-            // recording that keeps the buffers alive.
-            unsafe { resolved.launch(stream) }
+        (0..steps).try_for_each(|_| {
+            resolved.iter_mut().try_for_each(|resolved| {
+                // SAFETY: while capturing nothing runs. Graphs made of this are launched only by the
+                // recording that keeps the buffers alive.
+                unsafe { resolved.launch(stream) }
+            })
         })
     })?;
     Ok(graph)

@@ -32,6 +32,8 @@ const STREAM_WAVES: u32 = 8;
 const SLOTS: u32 = 8;
 /// Bytes of a block of 32 quantised activations.
 const BLOCK_BYTES: u32 = 80;
+/// Rows that a wave takes at a time of the `gemv_stream_few` kernels.
+const FEW_ROWS: u32 = 2;
 /// Threads of a compute unit that are work enough for it.
 const ENOUGH_THREADS: u32 = 1024;
 
@@ -82,7 +84,11 @@ impl GemvLaunch {
             Kind::Gated => "gated_gemv",
             Kind::Plain | Kind::Normed => "gemv",
         };
-        let way = if self.ring.is_some() { "_stream" } else { "" };
+        let way = match self.ring {
+            Some(ring) if ring.rows < ring.groups * streamed_rows(dtype) => "_stream_few",
+            Some(_) => "_stream",
+            None => "",
+        };
         format!("{product}{way}_{}", dtype.name().to_ascii_lowercase())
     }
 
@@ -206,7 +212,13 @@ impl Products {
         let class = Class::of_bytes(2 * u64::from(pairs) * u64::from(row_bytes));
         let choice = hardware.tuning.choice(kind, dtype, class);
         let most = hardware.compute_units.saturating_mul(choice.blocks);
-        if let Some(mut ring) = Ring::new(dtype, k, row_bytes, choice) {
+        // Where tasks are few, smaller ones are more, for compute units that were idle. Those of a gate share runs.
+        let few = match kind {
+            Kind::Gated => 0,
+            Kind::Plain | Kind::Normed => hardware.compute_units,
+        };
+        let are_few = |rows| (2 * pairs).div_ceil(rows) <= few;
+        if let Some(mut ring) = Ring::new(dtype, k, row_bytes, choice, are_few) {
             let (shared, blocks) = deal(Way::Lds { rows: ring.rows }, most);
             let blocks = blocks.max(1);
             // LDS that a launch has no use for is room for the next one's.
@@ -216,7 +228,7 @@ impl Products {
                 geometry: Geometry {
                     grid: [blocks, 1, 1],
                     block: [WARP, STREAM_WAVES + 2, 1],
-                    lds_bytes: activations(dtype, k).1 + ring.slots * slot_bytes,
+                    lds_bytes: ring_offset(activations(dtype, k).1) + ring.slots * slot_bytes,
                 },
                 shared,
                 row_bytes,
@@ -268,6 +280,11 @@ fn activations(dtype: DType, k: u32) -> (u32, u32) {
     (units, units.saturating_mul(bytes))
 }
 
+/// Where the ring begins behind so many bytes of activations: copies to other addresses are slow.
+fn ring_offset(staged: u32) -> u32 {
+    staged.next_multiple_of(128)
+}
+
 /// How the weights of a block come through LDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ring {
@@ -280,13 +297,22 @@ pub struct Ring {
 
 impl Ring {
     /// As many slots as the tuning table leaves room for beside the activations; none where fewer than
-    /// two would fit.
-    fn new(dtype: DType, k: u32, row_bytes: u32, choice: Choice) -> Option<Ring> {
+    /// two would fit. Waves take two rows at a time, not four, where tasks of so many rows `are_few`.
+    fn new(
+        dtype: DType,
+        k: u32,
+        row_bytes: u32,
+        choice: Choice,
+        are_few: impl Fn(u32) -> bool,
+    ) -> Option<Ring> {
         let (units, staged) = activations(dtype, k);
         let waves = units.div_ceil(WARP).next_power_of_two().min(STREAM_WAVES);
         let groups = STREAM_WAVES / waves;
-        let rows = groups * streamed_rows(dtype);
-        let room = (choice.lds_kib * 1024).checked_sub(staged)?;
+        let mut rows = groups * streamed_rows(dtype);
+        if rows == 4 * groups && are_few(rows) {
+            rows = FEW_ROWS * groups;
+        }
+        let room = (choice.lds_kib * 1024).checked_sub(ring_offset(staged))?;
         let slots = (room / rows.checked_mul(row_bytes)?).min(SLOTS);
         (slots >= 2).then_some(Ring {
             groups,
@@ -480,6 +506,13 @@ mod tests {
         // One of its small matrices: too few rows to fill a device, so lanes shorten the work.
         let g = gemv(&hardware, shape(DType::Q4_1, 576, 576)).geometry;
         assert_eq!((g.grid[0], g.block), (36, [32, 8, 1]));
+        // The same where weights come through LDS: two rows a wave, so that there are 36 blocks and not 18.
+        let streaming = tuned(Machine::Hopper, 64);
+        let launch = gemv(&streaming, shape(DType::Q4_1, 576, 576));
+        assert_eq!(launch.kernel(), "gemv_stream_few_q4_1");
+        assert_eq!(launch.geometry.grid[0], 36);
+        let launch = gemv(&streaming, shape(DType::Q4_1, 49_152, 576));
+        assert_eq!(launch.kernel(), "gemv_stream_q4_1");
         // Llama-2-7B's gate and up: a run of 32 rows a block.
         let gated = GatedShape {
             dtype: DType::Q4_K,

@@ -236,16 +236,16 @@ pub fn attention_step(
     blocks: u32,
 ) -> (&'static str, Geometry) {
     let queries = heads / kv_heads;
-    let kernel = match (head_size, queries) {
-        (..=64, 1) => "attention_step_64x1",
-        (..=64, 3) => "attention_step_64x3",
-        (..=64, _) => "attention_step_64x4",
-        (..=128, 1) => "attention_step_128x1",
-        (..=128, _) => "attention_step_128x4",
-        (_, 1) => "attention_step_256x1",
-        _ => "attention_step_256x2",
+    let (kernel, threads) = match (head_size, queries) {
+        (..=64, 1) => ("attention_step_64x1", 256),
+        (..=64, 3) => ("attention_step_64x3", 512),
+        (..=64, _) => ("attention_step_64x4", 512),
+        (..=128, 1) => ("attention_step_128x1", 256),
+        (..=128, _) => ("attention_step_128x4", 512),
+        (_, 1) => ("attention_step_256x1", 256),
+        _ => ("attention_step_256x2", 512),
     };
-    let mut geometry = along(blocks, kv_heads, THREADS);
+    let mut geometry = along(blocks, kv_heads, threads);
     geometry.lds_bytes = (4 * queries + 2 * 2) * head_size;
     (kernel, geometry)
 }

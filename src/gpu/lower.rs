@@ -407,7 +407,7 @@ impl Lower<'_> {
                     geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
                 self.push(kernel.into(), geometry, args.0);
                 self.shares(Shared {
-                    tickets: heads.kv as usize,
+                    tickets: heads.query as usize,
                     ..Shared::default()
                 });
             }

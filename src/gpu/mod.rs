@@ -41,7 +41,7 @@ pub use error::GpuError;
 pub use hardware::Hardware;
 pub use launch::{Arg, Form, KernelLaunch, text};
 pub use lower::{LowerError, lower};
-pub use recording::Recording;
+pub use recording::{GROUP_STEPS, Recording};
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::kernels;

@@ -24,9 +24,9 @@ impl Event {
         Event::with_flags(device, 0)
     }
 
-    /// An event whose waiting leaves the processor to others, and which has no time.
-    pub fn blocking(device: &Device) -> Result<Event, HipError> {
-        Event::with_flags(device, sys::EVENT_BLOCKING | sys::EVENT_UNTIMED)
+    /// An event that has no time.
+    pub fn untimed(device: &Device) -> Result<Event, HipError> {
+        Event::with_flags(device, sys::EVENT_UNTIMED)
     }
 
     fn with_flags(device: &Device, flags: u32) -> Result<Event, HipError> {
@@ -45,6 +45,18 @@ impl Event {
         // SAFETY: the event is a live handle.
         let status = unsafe { (row.function)(self.handle) };
         self.device.check(status, row.name, || self.to_string())
+    }
+
+    /// Whether the event has happened, without waiting for it. What went wrong before it is this call's error.
+    pub fn is_done(&self) -> Result<bool, HipError> {
+        let row = &self.device.bind()?.event_query;
+        // SAFETY: the event is a live handle.
+        let status = unsafe { (row.function)(self.handle) };
+        if status == sys::NOT_READY {
+            return Ok(false);
+        }
+        self.device.check(status, row.name, || self.to_string())?;
+        Ok(true)
     }
 
     /// Milliseconds from `start` to this event, if both have happened. The clock's step is about half a microsecond.

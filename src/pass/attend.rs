@@ -66,7 +66,8 @@ pub(super) fn fuse_attention_steps(
             continue;
         }
         let positions = graph.state(node.states[0]).positions;
-        let shared = blocks.unwrap_or(1) / heads.kv;
+        // Blocks that serve several heads take twice the room.
+        let shared = blocks.unwrap_or(1) / (heads.kv * if heads.query > heads.kv { 2 } else { 1 });
         let blocks = shared.clamp(4, 64).min(positions.div_ceil(CHUNK));
         let partials = graph.add_value(Value {
             name: "partials",

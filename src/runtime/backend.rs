@@ -77,8 +77,8 @@ pub trait Recording: Send {
     /// the one before it chose, at the position after it. Returns a mark to wait for.
     fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError>;
 
-    /// Waits for a mark.
-    fn wait(&mut self, mark: u64) -> Result<(), BackendError>;
+    /// Waits for a mark, which is expected after about `expected`; whether it had to.
+    fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, BackendError>;
 
     /// Whether [`Recording::advance`] returns before its steps are done.
     fn queues(&self) -> bool;
@@ -179,8 +179,8 @@ impl Recording for cpu::Recording {
         Ok(0)
     }
 
-    fn wait(&mut self, _mark: u64) -> Result<(), BackendError> {
-        Ok(())
+    fn wait(&mut self, _mark: u64, _expected: Duration) -> Result<bool, BackendError> {
+        Ok(false)
     }
 
     fn queues(&self) -> bool {
@@ -287,8 +287,8 @@ impl Recording for gpu::Recording {
         Ok(self.advance(steps, eager)?)
     }
 
-    fn wait(&mut self, mark: u64) -> Result<(), BackendError> {
-        Ok(self.wait(mark)?)
+    fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, BackendError> {
+        Ok(self.wait(mark, expected)?)
     }
 
     fn queues(&self) -> bool {

@@ -10,13 +10,14 @@
 //! their logits are computed anew where somebody asks for those of the text's end ([`Decode::end`]).
 
 use super::session::{Ran, Session, SessionError};
+use crate::gpu::GROUP_STEPS;
 use std::time::{Duration, Instant};
 
-/// The most steps of a group, and so half of what is ever queued.
-const GROUP_MOST: u32 = 4;
+/// The most steps of a group, and so half of what is ever queued: what a device launches at once.
+const GROUP_MOST: u32 = GROUP_STEPS;
 
 /// What a group may take: less than anyone sees, and long beside waking up.
-const GROUP_TIME: Duration = Duration::from_millis(4);
+const GROUP_TIME: Duration = Duration::from_millis(8);
 
 /// A group of queued steps.
 #[derive(Clone, Copy)]
@@ -45,8 +46,10 @@ pub struct Decode<'s> {
     /// At most two, the older first.
     groups: [Option<Group>; 2],
     group_steps: u32,
-    /// When the last group was seen to be done.
+    /// When the last group was seen to be done, and how long the steps took of the last that had to be
+    /// waited for.
     seen: Instant,
+    step_time: Duration,
     /// The last token given out and the one before it.
     last: [u32; 2],
     every_logits: bool,
@@ -67,6 +70,7 @@ impl<'s> Decode<'s> {
             groups: [None; 2],
             group_steps: 1,
             seen: Instant::now(),
+            step_time: Duration::ZERO,
             last: [0; 2],
             every_logits,
             session,
@@ -135,13 +139,21 @@ impl<'s> Decode<'s> {
             let group = self.groups[0]
                 .take()
                 .expect("the step asked for is queued, and not done");
-            self.session.wait(group.mark)?;
             let steps = group.upto - self.done;
+            let due = self.seen + self.step_time * steps;
+            let expected = due.saturating_duration_since(Instant::now());
+            // A process that was stopped meanwhile takes itself for slow: not for long.
+            let waited = self
+                .session
+                .wait(group.mark, expected.min(2 * GROUP_TIME))?;
             self.done = group.upto;
             self.groups = [self.groups[1], None];
             let now = Instant::now();
             let taken = (now - self.seen) / steps;
             self.seen = now;
+            if waited {
+                self.step_time = taken;
+            }
             let fit = GROUP_TIME.as_nanos() / taken.as_nanos().max(1);
             self.group_steps = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, GROUP_MOST);
             if ahead {
@@ -226,8 +238,8 @@ impl Session {
         Ok(self.decode.advance(steps, self.options.eager)?)
     }
 
-    fn wait(&mut self, mark: u64) -> Result<(), SessionError> {
-        Ok(self.decode.wait(mark)?)
+    fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, SessionError> {
+        Ok(self.decode.wait(mark, expected)?)
     }
 
     fn fetch(&mut self) -> Result<(), SessionError> {

@@ -309,6 +309,9 @@ pub fn step(bench: &Bench) {
             (700, 650, 90, 3, RopeStyle::Half, true),
             (700, 600, 0, 8, RopeStyle::Half, false),
             (700, 255, 0, 11, RopeStyle::Interleaved, true),
+            (700, 256, 0, 9, RopeStyle::Half, true),
+            (700, 511, 100, 11, RopeStyle::Half, true),
+            (700, 512, 0, 5, RopeStyle::Interleaved, false),
         ] {
             let shape = Shape {
                 h,
@@ -356,7 +359,7 @@ pub fn step(bench: &Bench) {
             let style_ = u32::from(style == RopeStyle::Half);
             let (k, v, table) = (bench.floats(&k), bench.floats(&v), bench.floats(&angles));
             let partials = bench.nans(h * blocks * (d.next_multiple_of(16) + 16));
-            let tickets = bench.bytes(&vec![0; 4 * g]);
+            let tickets = bench.bytes(&vec![0; 4 * h]);
             let (kernel, geometry) = geometry::attention_step(h_, g_, d_, blocks as u32);
             let place = format!("{shape:?} blocks {blocks} {style} {dims}");
             let run = |y: &DeviceBuffer, quantize: u32| {

@@ -193,11 +193,16 @@ fn tuned(bench: &Bench, lds_kib: u32) -> Hardware {
 /// Weights in registers and, where they can come through LDS, with as much of it as leaves two slots to most types,
 /// and to all.
 fn ways(bench: &Bench) -> Vec<Hardware> {
-    let lds: &[u32] = match bench.copies_in_bulk() {
-        true => &[0, 60, ALL_LDS_KIB],
-        false => &[0],
-    };
-    lds.iter().map(|&lds_kib| tuned(bench, lds_kib)).collect()
+    let mut ways = vec![tuned(bench, 0)];
+    if bench.copies_in_bulk() {
+        ways.extend([tuned(bench, 60), tuned(bench, ALL_LDS_KIB)]);
+        // On which tasks are never few, so that waves take as many rows as they can.
+        ways.push(Hardware {
+            compute_units: 1,
+            ..tuned(bench, ALL_LDS_KIB)
+        });
+    }
+    ways
 }
 
 /// Room for two slots of the longest rows here.
