@@ -122,32 +122,6 @@ DEVICE void patch_rows(f16x8 (&rows)[Shape::TURNS], const f16* own, const StepWo
 DEVICE f32 greater(f32 a, f32 b) { return a > b ? a : b; }
 constexpr u32 halvings(u32 n) { return n % 2 ? 0 : 1 + halvings(n / 2); }
 
-// Sums over lanes MASK, MASK / 2 … LAST apart of COUNT values each. Lanes that swap halves of their values keep the sums of
-// the other halves, as long as there are halves: the upper lane of each two has the upper half.
-template <u32 MASK, u32 LAST, u32 COUNT> DEVICE void deal_sums(f32* v) {
-    if constexpr (MASK >= LAST) {
-        if constexpr (COUNT % 2 == 0) {
-            u32 lane = thread_x();
-#if !NVIDIA
-            // Not known before the loop: the masks of all halvings would take more scalar registers than there are.
-            asm volatile("" : "+v"(lane));
-#endif
-            bool upper = lane & MASK;
-#pragma unroll
-            for (u32 i = 0; i < COUNT / 2; i++) {
-                f32 low = v[i], high = v[COUNT / 2 + i];
-                v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, MASK);
-            }
-            deal_sums<MASK / 2, LAST, COUNT / 2>(v);
-        } else {
-#pragma unroll
-            for (u32 i = 0; i < COUNT; i++)
-                v[i] += shuffle_xor(v[i], MASK);
-            deal_sums<MASK / 2, LAST, COUNT>(v);
-        }
-    }
-}
-
 // Heads `head` … of the group, up to N of them; those past the group repeat its last and store nothing. LANES lanes
 // have a position's columns, eight each. `keys` and `values` are those of the first chunk, perhaps on the way; the next
 // chunk's keys are on the way while this one's values are used.

@@ -267,6 +267,32 @@ DEVICE f64 wave_sum(f64 x) {
     return x;
 }
 
+// Sums over lanes MASK, MASK / 2 … LAST apart of COUNT values each. Lanes that swap halves of their values keep the sums of
+// the other halves, as long as there are halves: the upper lane of each two has the upper half.
+template <u32 MASK, u32 LAST, u32 COUNT> DEVICE void deal_sums(f32* v) {
+    if constexpr (MASK >= LAST) {
+        if constexpr (COUNT % 2 == 0) {
+            u32 lane = thread_x();
+#if !NVIDIA
+            // Not known before the loop: the masks of all halvings would take more scalar registers than there are.
+            asm volatile("" : "+v"(lane));
+#endif
+            bool upper = lane & MASK;
+#pragma unroll
+            for (u32 i = 0; i < COUNT / 2; i++) {
+                f32 low = v[i], high = v[COUNT / 2 + i];
+                v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, MASK);
+            }
+            deal_sums<MASK / 2, LAST, COUNT / 2>(v);
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < COUNT; i++)
+                v[i] += shuffle_xor(v[i], MASK);
+            deal_sums<MASK / 2, LAST, COUNT>(v);
+        }
+    }
+}
+
 // ---- Arithmetic ----
 
 // acc + Σ a.byte[i] · b.byte[i], all bytes signed.

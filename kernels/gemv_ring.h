@@ -80,27 +80,6 @@ struct Turn {
     }
 };
 
-// Σ over the wave of each of COUNT values (2 or 4): value i in the lanes 32 / COUNT · i on. Halves of the wave swap what
-// the other is to keep.
-template <u32 COUNT> DEVICE f32 wave_sums(const f32 (&v)[COUNT]) {
-    u32 lane = thread_x();
-    f32 sum;
-    if constexpr (COUNT == 4) {
-        bool upper = lane & 16;
-        f32 a = (upper ? v[2] : v[0]) + shuffle_xor(upper ? v[0] : v[2], 16);
-        f32 b = (upper ? v[3] : v[1]) + shuffle_xor(upper ? v[1] : v[3], 16);
-        upper = lane & 8;
-        sum = (upper ? b : a) + shuffle_xor(upper ? a : b, 8);
-    } else {
-        bool upper = lane & 16;
-        sum = (upper ? v[1] : v[0]) + shuffle_xor(upper ? v[0] : v[1], 16);
-        sum += shuffle_xor(sum, 8);
-    }
-    sum += shuffle_xor(sum, 4);
-    sum += shuffle_xor(sum, 2);
-    return sum + shuffle_xor(sum, 1);
-}
-
 // The sum of the first `count` values: 1, 2, 4 or 8.
 DEVICE f32 sum_of(const f32* v, u32 count) {
     if (count < 4)
@@ -114,9 +93,10 @@ DEVICE f32 sum_of(const f32* v, u32 count) {
     return sum;
 }
 
-// The work of one launch's block, whose waves take ROWS rows at a time; of ROLLED gemv_row.h tells. `Job` says: `count`, how many tasks; `ask(task, slot, full)`, by one lane, which has the
-// rows of a task copied to a slot; and by all lanes of the wave that finishes `prepare()`, before it waits; `begin()`;
-// `finish(task, sum)`, where the first `rows` lanes have a row's sum each; and `end()`.
+// The work of one launch's block, whose waves take ROWS rows at a time; of ROLLED gemv_row.h tells. `Job` says: `count`,
+// how many tasks; `ask(task, slot, full)`, by one lane, which has the rows of a task copied to a slot; and by all lanes of
+// the wave that finishes `prepare()`, before it waits; `begin()`; `finish(task, sum)`, where the first `rows` lanes have a
+// row's sum each; and `end()`.
 template <class W, u32 ROWS, bool ROLLED, class Job>
 DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
     let_successor_begin();
@@ -199,9 +179,10 @@ DEVICE void stream(Job& job, const Source& source, u32 groups, u32 slots) {
             for (u32 r = 0; r < ROWS; r++)
                 mine[r] += W::dot(W::template load<Staged>(from + r * job.stride, p, unit), a);
         }
-        f32 sum = wave_sums<ROWS>(mine);
+        // Row r's in the lanes from WAVE / ROWS · r on.
+        deal_sums<WAVE / 2, 1, ROWS>(mine);
         if (lane % (WAVE / ROWS) == 0)
-            sums[turn.slot][(group * ROWS + lane / (WAVE / ROWS)) * waves + first] = sum;
+            sums[turn.slot][(group * ROWS + lane / (WAVE / ROWS)) * waves + first] = mine[0];
         // The wave's sums are in LDS, and all its lanes have read the slot.
         wave_barrier();
         if (lane == 0)
