@@ -42,8 +42,9 @@
 // of by tickets (557; of four 567, of two 564: a cluster begins where all of it has room, which the product before leaves
 // late), and two, three or four chunks by one block alone (571, 569, 565).
 //
-// Left to do on gfx942: after the first chunk the products of keys await the values asked for after them (vmcnt 3 to 0 of
-// 8), because the compiler sees a way round the loop on which those were not asked for.
+// On AMD the thread's first pair is asked for with the position, K and V, and turned when it is there; before, its turning
+// waited for two trips to memory in a row. The same in NVIDIA's order, raw_pair and turned apart, made SmolLM2 slower (2,480
+// against 2,527), by the order of instructions alone: there `turned` is one.
 //
 // Coherence: partials are written by all threads of a block; each publishes its writes (a release at the device's
 // scope), the block's barrier orders them before thread 0's ticket (acquire and release at the device's scope), and in
@@ -173,8 +174,8 @@ DEVICE void step_heads(StepExchange<Shape>& exchange, const StepWork& work, u32 
                     sum = __builtin_fmaf(queries[n][i / 4][i % 4], (f32)keys[t][i], sum);
                 scores[t * N + n] = sum;
             }
-        // AMD: in any case, or the wait for this chunk's values would be one for the next keys too (gemv.hip). Rows past
-        // the last are the last.
+        // AMD: the next rows in any case, or waiting for the older half of what is on the way would be waiting for all
+        // (gemv.hip). Rows past the last are the last.
         if (more || !NVIDIA)
             load_rows<Shape>(keys, work.k, work, chunk + work.blocks, from_column);
         deal_sums<LANES / 2, 1, TURNS * N>(scores);
@@ -207,7 +208,7 @@ DEVICE void step_heads(StepExchange<Shape>& exchange, const StepWork& work, u32 
                     sums[n][i] = __builtin_fmaf(weight, (f32)values[t][i], sums[n][i]);
             }
         }
-        if (more)
+        if (more || !NVIDIA)
             load_rows<Shape>(values, work.v, work, chunk + work.blocks, from_column);
     }
     // Turns of a query add up to a total.
@@ -374,16 +375,19 @@ DEVICE void serve(StepExchange<Shape>& exchange, const StepArguments& of, u32 po
     work.queries = (f32*)pool;
     f16 *new_k = (f16*)(work.queries + heads * D), *new_v = new_k + D;
     const f32* from = of.q + (u64)first_head * D;
-    // A pair of a head of the group's queries, then of k, then of v, turned.
-    auto turn_pair = [&](u32 head, u32 pair) __attribute__((always_inline)) {
+    // A pair of a head of the group's queries, then of k, then of v: `of_pair` is raw_pair or turned.
+    auto pair_of = [&](u32 head, u32 pair, auto of_pair) __attribute__((always_inline)) {
         bool value = head > heads;
         const f32* row = head < heads ? from + head * D : (value ? of.v : of.k) + g * D;
-        return turned(row, of.table, pair, value ? 0 : of.dims, of.style);
+        return of_pair(row, of.table, pair, value ? 0 : of.dims, of.style);
     };
-    // The thread's first of them: on AMD, whose loads come in order, on the way with the position.
-    Pair own;
+    auto raw = [](auto... args) __attribute__((always_inline)) { return raw_pair(args...); };
+    auto turn = [](auto... args) __attribute__((always_inline)) { return turned(args...); };
+    // The thread's first of them: on AMD, whose loads come in order, on the way with the position, and turned when K and V
+    // are on the way too.
+    RawPair first_raw;
     if (!NVIDIA)
-        own = turn_pair(own_head, own_pair);
+        first_raw = pair_of(own_head, own_pair, raw);
     // A recording never steps past its capacity: `position` is below S.
     work.from = first_seen(position, of.window);
     work.blocks = blocks;
@@ -413,13 +417,12 @@ DEVICE void serve(StepExchange<Shape>& exchange, const StepArguments& of, u32 po
     load_first();
     bool appends = first_head == g * (of.H / of.G) && (work.last - work.chunk) % blocks == 0;
     await_predecessors();
-    if (NVIDIA)
-        own = turn_pair(own_head, own_pair);
+    Pair own = NVIDIA ? pair_of(own_head, own_pair, turn) : turned(first_raw);
     for (u32 i = thread; i < all; i += THREADS) {
         u32 head = own_head;
         if (i != thread) {
             head = head_of(i);
-            own = turn_pair(head, i - head * pairs);
+            own = pair_of(head, i - head * pairs, turn);
         }
         if (head < heads) {
             work.queries[head * D + own.a] = own.x;

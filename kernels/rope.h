@@ -7,22 +7,40 @@ struct Pair {
     f32 x, y;  // their values
 };
 
-// Pair `i` of a head of D elements, the first `dims` of which turn by table [dims / 2][2]. `style` 0: pairs are
-// neighbours; 1: halves of the turning part apart. Contraction is off: K's f16 are then the CPU's to the bit.
-DEVICE Pair turned(const f32* head, const f32* table, u32 i, u32 dims, u32 style) {
+// Contraction is off: K's f16 are then the CPU's to the bit.
+DEVICE Pair turn(Pair p, f32 cosine, f32 sine) {
 #pragma clang fp contract(off)
-    Pair p;
-    if (i >= dims / 2) {
-        p.a = 2 * i, p.b = 2 * i + 1;
-        p.x = head[p.a], p.y = head[p.b];
-        return p;
-    }
-    p.a = style ? i : 2 * i;
-    p.b = style ? i + dims / 2 : 2 * i + 1;
-    f32 cosine = table[2 * i], sine = table[2 * i + 1], a = head[p.a], b = head[p.b];
+    f32 a = p.x, b = p.y;
     p.x = rounded_product(a, cosine) - rounded_product(b, sine);
     p.y = rounded_product(a, sine) + rounded_product(b, cosine);
     return p;
+}
+
+// A pair before it is turned, its values perhaps on the way.
+struct RawPair {
+    Pair pair;
+    f32 cosine, sine;
+    bool turns;
+};
+
+// Pair `i` of a head of D elements, the first `dims` of which turn by table [dims / 2][2]. `style` 0: pairs are
+// neighbours; 1: halves of the turning part apart.
+DEVICE RawPair raw_pair(const f32* head, const f32* table, u32 i, u32 dims, u32 style) {
+    if (i >= dims / 2)
+        return {{2 * i, 2 * i + 1, head[2 * i], head[2 * i + 1]}, 1.0f, 0.0f, false};
+    u32 a = style ? i : 2 * i, b = style ? i + dims / 2 : 2 * i + 1;
+    return {{a, b, head[a], head[b]}, table[2 * i], table[2 * i + 1], true};
+}
+
+DEVICE Pair turned(const RawPair& raw) { return raw.turns ? turn(raw.pair, raw.cosine, raw.sine) : raw.pair; }
+
+// Both at once.
+DEVICE Pair turned(const f32* head, const f32* table, u32 i, u32 dims, u32 style) {
+    if (i >= dims / 2)
+        return {2 * i, 2 * i + 1, head[2 * i], head[2 * i + 1]};
+    u32 a = style ? i : 2 * i, b = style ? i + dims / 2 : 2 * i + 1;
+    f32 cosine = table[2 * i], sine = table[2 * i + 1];
+    return turn({a, b, head[a], head[b]}, cosine, sine);
 }
 
 // Where head g's row of a cache [G, S, D] begins for this position.

@@ -2,8 +2,9 @@
 //! chosen, and the ring in which the host finds which was.
 //!
 //! The host writes the device's side by kernels whose arguments are taken when they are queued, on the
-//! stream of the replays: nothing it does later can overtake one. It reads the ring, in pinned memory,
-//! only for steps that it has waited for.
+//! stream of the replays: nothing it does later can overtake one. Of the ring, in pinned memory, it reads
+//! a slot when that names the position asked for, and makes a slot name none before it queues the step
+//! that is to write it.
 
 use super::GpuError;
 use super::geometry::{sample_chunks, step_set};
@@ -11,12 +12,18 @@ use super::memory::step_bytes;
 use crate::hip::{Device, DeviceBuffer, Function, HipError, Module, PinnedBuffer, Stream};
 use crate::sampler::{RULE_WORDS, Rule, SamplerError};
 use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::atomic::{Ordering, fence};
 
 /// Slots of the ring, as `kernels/sample.hip` has them: more than steps are ever in flight.
 pub const RING: u32 = 64;
 
 /// Words of a slot: the token, the index of a bad logit, its bits, and the token's position.
 const SLOT_WORDS: usize = 4;
+
+/// The position's place among them, and what stands there for no position.
+const NAME: usize = 3;
+const NOBODY: u32 = u32::MAX;
 
 /// What stands for a token where a logit was NaN or infinite, and where all were −∞.
 const BAD_LOGIT: u32 = u32::MAX;
@@ -92,14 +99,46 @@ impl Chain {
         unsafe { launch(stream, &self.set_rule, &mut values) }
     }
 
-    /// The token that a step which has been waited for chose for `position`.
+    /// The word of `position`'s slot that says what the slot is of.
+    fn name_of(&self, position: u32) -> Result<*mut u32, GpuError> {
+        Ok(self.slot(position)?.wrapping_add(NAME))
+    }
+
+    fn slot(&self, position: u32) -> Result<*mut u32, GpuError> {
+        let at = (position % RING) as usize * SLOT_WORDS * 4;
+        Ok(self.ring.slice(at, SLOT_WORDS * 4)?.cast())
+    }
+
+    /// Makes the slots of these positions, whose steps are not queued yet, name none.
+    pub fn expect(&self, positions: Range<u32>) -> Result<(), GpuError> {
+        for position in positions {
+            let name = self.name_of(position)?;
+            // SAFETY: the word is in the buffer, as `slot` checked, which is aligned to a page. No queued step
+            // writes it: the last that did is RING steps away.
+            unsafe { name.write_volatile(NOBODY) };
+        }
+        Ok(())
+    }
+
+    /// Whether the step that chooses for `position` has done so, since it was [expected](Chain::expect).
+    pub fn told(&self, position: u32) -> Result<bool, GpuError> {
+        let name = self.name_of(position)?;
+        // SAFETY: as in `expect`, but for a step that may write it now: a slot is written as one, and words are
+        // read whole.
+        let of = unsafe { name.read_volatile() };
+        // The slot's other words are read after this one.
+        fence(Ordering::Acquire);
+        Ok(of == position)
+    }
+
+    /// The token that a step chose for `position`, of which the host has been [told](Chain::told) or
+    /// which it has waited for.
     pub fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, GpuError> {
-        let slot = (position % RING) as usize * SLOT_WORDS * 4;
-        let words = self.ring.slice(slot, SLOT_WORDS * 4)?.cast::<u32>();
+        let words = self.slot(position)?;
         // SAFETY: the slot is in the buffer, as just checked, which is aligned to a page. The step that
-        // writes it is over, and the next that does is RING steps away.
+        // writes it has done so, and the next that does is RING steps away.
         let [token, index, bits, of] =
-            [0, 1, 2, 3].map(|i| unsafe { words.add(i).read_volatile() });
+            [0, 1, 2, NAME].map(|i| unsafe { words.add(i).read_volatile() });
         if of != position {
             return Err(GpuError::NotTold {
                 position,

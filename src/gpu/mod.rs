@@ -50,6 +50,7 @@ use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
 use memory::Needs;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use tuning::Tuning;
@@ -229,7 +230,17 @@ impl Gpu {
         Ok(chain.set_rule(stream, rule)?)
     }
 
-    /// The token that a step which has been waited for chose for `position`.
+    /// Has slots for what steps that are not queued yet will choose for these positions.
+    pub fn expect(&self, positions: Range<u32>) -> Result<(), GpuError> {
+        self.shared.chain.expect(positions)
+    }
+
+    /// Whether the step that chooses for `position` has done so, since it was expected.
+    pub fn told(&self, position: u32) -> Result<bool, GpuError> {
+        self.shared.chain.told(position)
+    }
+
+    /// The token that a step which is done chose for `position`.
     pub fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, GpuError> {
         self.shared.chain.chosen(position)
     }

@@ -7,7 +7,7 @@
 //! A step of one row leaves its token and position to the next, so that [`Recording::advance`] queues
 //! as many as are wanted without a word from the host; a kernel in front sets them where the host
 //! decides ([`Recording::replay`]). Some steps are one graph more, which the host launches in less time.
-//! Marks tell when what was queued is done.
+//! What a step chose, and so that it is done, the host reads in its own memory (`chain`).
 //!
 //! Where a driver cannot capture, replaying launches the same kernels one by one, and
 //! [`Recording::fallback`] says why.
@@ -17,30 +17,27 @@ use super::launch::{self, KernelLaunch};
 use super::memory::{STEP_HEAD_WORDS, step_bytes};
 use super::resolve::{Buffers, Resolved};
 use super::{GpuError, Room, Shared};
-use crate::hip::{DeviceBuffer, Event, GraphExec, PinnedBuffer};
+use crate::hip::{DeviceBuffer, GraphExec, PinnedBuffer};
 use crate::program::{Program, Slot, Step};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Every byte of poison: NaN as f32 and as f16.
 pub(super) const POISON: u8 = 0xff;
 
-/// Marks that may be waited for at a time.
-const MARKS: usize = 4;
-
 /// Steps of one row that are also recorded as one graph: launching it takes an H100's host 2 to 3 µs a
 /// step of 154 kernels, where a graph of one takes 5.
 pub const GROUP_STEPS: u32 = 16;
 
-/// The shortest nap while a mark is waited for: the system wakes nobody much sooner.
-const NAP: Duration = Duration::from_micros(50);
+/// Bytes that a step moves at most where it is: longer steps are never launched so many at a time
+/// ([`Decode`](crate::runtime::Decode)), and recording them would take loading a model 50 ms for nothing.
+const GROUP_BYTES: u64 = 1 << 30;
 
 /// A recorded program and everything it points at. Fields are dropped in order: the graph before
 /// the memory and the code that its kernels name.
 pub struct Recording {
     exec: Option<GraphExec>,
-    /// [`GROUP_STEPS`] of it, where the program has one row.
+    /// [`GROUP_STEPS`] of it, where the program has one row and is quick.
     group: Option<GraphExec>,
     /// Why there is no `exec`.
     fallback: Option<String>,
@@ -51,9 +48,6 @@ pub struct Recording {
     _step: DeviceBuffer,
     /// Where what all share is too small: a variant that tuning tries.
     _room: Option<Room>,
-    marks: [Event; MARKS],
-    /// Marks set so far; mark `n` is the event `n % MARKS`.
-    marked: u64,
     /// The result's rows as the arena has them.
     logits: PinnedBuffer,
     program: Program,
@@ -119,12 +113,11 @@ impl Recording {
             Err(why) => (None, Some(why)),
         };
         // Without it, as many steps are launched one by one. Poison goes between steps.
-        let group = match exec.is_some() && program.rows == 1 && !poison {
+        let groups = program.rows == 1 && program.bytes_at(0) <= GROUP_BYTES && !poison;
+        let group = match exec.is_some() && groups {
             true => instantiate(&shared.stream, &mut resolved, GROUP_STEPS).ok(),
             false => None,
         };
-        let mark = || Event::untimed(device);
-        let marks = [mark()?, mark()?, mark()?, mark()?];
         Ok(Recording {
             exec,
             group,
@@ -134,8 +127,6 @@ impl Recording {
             host_step,
             _step: step,
             _room: own,
-            marks,
-            marked: 0,
             logits,
             program,
             poison,
@@ -225,12 +216,12 @@ impl Recording {
         Ok(())
     }
 
-    /// Queues `steps` steps, each with the token and at the position that the one before it left, and
-    /// returns a mark to wait for. Neither the host's memory nor the graph is touched.
+    /// Queues `steps` steps, each with the token and at the position that the one before it left. Neither
+    /// the host's memory nor the graph is touched.
     ///
     /// # Panics
     /// When the program has several rows.
-    pub fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, GpuError> {
+    pub fn advance(&mut self, steps: u32, eager: bool) -> Result<(), GpuError> {
         assert_eq!(self.program.rows, 1, "only single rows follow each other");
         let mut left = steps;
         if let (Some(group), false) = (&self.group, eager) {
@@ -248,35 +239,12 @@ impl Recording {
             }
             self.queue(eager)?;
         }
-        let mark = self.marked;
-        let event = &self.marks[mark as usize % MARKS];
-        self.shared.stream.record(event)?;
-        self.marked += 1;
-        Ok(mark)
+        Ok(())
     }
 
-    /// Waits for a mark that is expected after about `expected`, without keeping the processor busy:
-    /// asks and naps. (Drivers' own waiting takes an H100's host 70 µs of processor time.) Returns
-    /// whether there was anything to wait for.
-    ///
-    /// # Panics
-    /// When so many marks were set since that this one is gone.
-    pub fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, GpuError> {
-        assert!(
-            mark < self.marked && self.marked - mark <= MARKS as u64,
-            "mark {mark} of {}",
-            self.marked
-        );
-        let event = &self.marks[mark as usize % MARKS];
-        if event.is_done()? {
-            return Ok(false);
-        }
-        // Early rather than late, or being late would add up until nothing is queued any more.
-        thread::sleep(expected - expected / 16);
-        while !event.is_done()? {
-            thread::sleep((expected / 16).max(NAP));
-        }
-        Ok(true)
+    /// Whether all that was queued is done. What went wrong on the device is this call's error.
+    pub fn is_idle(&self) -> Result<bool, GpuError> {
+        Ok(self.shared.stream.is_done()?)
     }
 
     /// Writes the step and launches the program's kernels one by one.

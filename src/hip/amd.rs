@@ -43,7 +43,6 @@ pub const NAMES: Names = Names {
     event_destroy: "hipEventDestroy",
     event_record: "hipEventRecord",
     event_synchronize: "hipEventSynchronize",
-    event_query: "hipEventQuery",
     event_elapsed: "hipEventElapsedTime",
     module_load: "hipModuleLoadData",
     module_unload: "hipModuleUnload",

@@ -20,20 +20,11 @@ unsafe impl Sync for Event {}
 impl Event {
     /// An event that has not been recorded.
     pub fn new(device: &Device) -> Result<Event, HipError> {
-        // No flags, so that it has a time.
-        Event::with_flags(device, 0)
-    }
-
-    /// An event that has no time.
-    pub fn untimed(device: &Device) -> Result<Event, HipError> {
-        Event::with_flags(device, sys::EVENT_UNTIMED)
-    }
-
-    fn with_flags(device: &Device, flags: u32) -> Result<Event, HipError> {
         let row = &device.bind()?.event_create;
         let mut handle = ptr::null_mut();
+        // No flags, so that it has a time.
         // SAFETY: `handle` is a place for the handle that is written.
-        let status = unsafe { (row.function)(&mut handle, flags) };
+        let status = unsafe { (row.function)(&mut handle, 0) };
         device.check(status, row.name, || device.to_string())?;
         let device = device.clone();
         Ok(Event { device, handle })
@@ -45,18 +36,6 @@ impl Event {
         // SAFETY: the event is a live handle.
         let status = unsafe { (row.function)(self.handle) };
         self.device.check(status, row.name, || self.to_string())
-    }
-
-    /// Whether the event has happened, without waiting for it. What went wrong before it is this call's error.
-    pub fn is_done(&self) -> Result<bool, HipError> {
-        let row = &self.device.bind()?.event_query;
-        // SAFETY: the event is a live handle.
-        let status = unsafe { (row.function)(self.handle) };
-        if status == sys::NOT_READY {
-            return Ok(false);
-        }
-        self.device.check(status, row.name, || self.to_string())?;
-        Ok(true)
     }
 
     /// Milliseconds from `start` to this event, if both have happened. The clock's step is about half a microsecond.

@@ -56,7 +56,6 @@ column! {
     event_destroy: cuEventDestroy_v2(_),
     event_record: cuEventRecord(_, _),
     event_synchronize: cuEventSynchronize(_),
-    event_query: cuEventQuery(_),
     event_elapsed: cuEventElapsedTime(_, _, _),
     module_load: cuModuleLoadData(_, _),
     module_unload: cuModuleUnload(_),

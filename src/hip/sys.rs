@@ -38,8 +38,6 @@ pub const NOT_READY: Status = 600;
 
 /// A stream that does not wait for the legacy default stream.
 pub const STREAM_NON_BLOCKING: u32 = 1;
-/// Events without a time.
-pub const EVENT_UNTIMED: u32 = 2;
 /// Pinned memory that every context may use.
 pub const HOST_PORTABLE: u32 = 1;
 /// Pinned memory that kernels may address.
@@ -160,7 +158,6 @@ table! {
     event_destroy(event: Handle);
     event_record(event: Handle, stream: Handle);
     event_synchronize(event: Handle);
-    event_query(event: Handle);
     event_elapsed(milliseconds: *mut f32, start: Handle, end: Handle);
     module_load(module: *mut Handle, image: *const c_void);
     module_unload(module: Handle);

@@ -7,6 +7,7 @@ use crate::hip::NodeKind;
 use crate::loader::Loading;
 use crate::program::{Program, Step};
 use crate::sampler::{Rule, SamplerError};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 use thiserror::Error;
@@ -59,7 +60,18 @@ pub trait Backend: Send {
     /// How the steps from now on choose the token after them.
     fn set_rule(&self, rule: &Rule) -> Result<(), BackendError>;
 
-    /// The token for `position`, which a step that has been waited for chose.
+    /// Steps that will be queued next are to choose for these positions.
+    fn expect(&self, _positions: Range<u32>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Whether the step that chooses for `position` has done so, since it was expected. Costs no call of a
+    /// driver.
+    fn told(&self, _position: u32) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    /// The token for `position`, which a step that is done chose.
     fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, BackendError>;
 }
 
@@ -74,11 +86,11 @@ pub trait Recording: Send {
     fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError>;
 
     /// Runs, or queues where the device has a queue, `steps` steps of one row: each with the token that
-    /// the one before it chose, at the position after it. Returns a mark to wait for.
-    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError>;
+    /// the one before it chose, at the position after it.
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<(), BackendError>;
 
-    /// Waits for a mark, which is expected after about `expected`; whether it had to.
-    fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, BackendError>;
+    /// Whether all that was queued is done. What went wrong on the device meanwhile is this call's error.
+    fn is_idle(&self) -> Result<bool, BackendError>;
 
     /// Whether [`Recording::advance`] returns before its steps are done.
     fn queues(&self) -> bool;
@@ -174,13 +186,12 @@ impl Recording for cpu::Recording {
         Ok(self.run_eagerly(step)?)
     }
 
-    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError> {
-        (0..steps).try_for_each(|_| self.advance(eager))?;
-        Ok(0)
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<(), BackendError> {
+        Ok((0..steps).try_for_each(|_| self.advance(eager))?)
     }
 
-    fn wait(&mut self, _mark: u64, _expected: Duration) -> Result<bool, BackendError> {
-        Ok(false)
+    fn is_idle(&self) -> Result<bool, BackendError> {
+        Ok(true)
     }
 
     fn queues(&self) -> bool {
@@ -265,6 +276,14 @@ impl Backend for Gpu {
         Ok(self.set_rule(rule)?)
     }
 
+    fn expect(&self, positions: Range<u32>) -> Result<(), BackendError> {
+        Ok(self.expect(positions)?)
+    }
+
+    fn told(&self, position: u32) -> Result<bool, BackendError> {
+        Ok(self.told(position)?)
+    }
+
     fn chosen(&self, position: u32) -> Result<Result<u32, SamplerError>, BackendError> {
         Ok(self.chosen(position)?)
     }
@@ -283,12 +302,12 @@ impl Recording for gpu::Recording {
         Ok(self.run_eagerly(step)?)
     }
 
-    fn advance(&mut self, steps: u32, eager: bool) -> Result<u64, BackendError> {
+    fn advance(&mut self, steps: u32, eager: bool) -> Result<(), BackendError> {
         Ok(self.advance(steps, eager)?)
     }
 
-    fn wait(&mut self, mark: u64, expected: Duration) -> Result<bool, BackendError> {
-        Ok(self.wait(mark, expected)?)
+    fn is_idle(&self) -> Result<bool, BackendError> {
+        Ok(self.is_idle()?)
     }
 
     fn queues(&self) -> bool {

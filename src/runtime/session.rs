@@ -13,6 +13,7 @@ use crate::program::{Program, Step};
 use crate::sampler::{Rule, SamplerError, Sampling};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a session could not be built or go on.
@@ -149,6 +150,8 @@ pub struct Session {
     prompt_rows: u64,
     /// Whether the device's next step is at `position`, with the token that was chosen for it.
     pub(super) linked: bool,
+    /// How long a step of one row took lately; 0 before one was waited for.
+    pub(super) step_time: Duration,
     /// Where the last token's logits are.
     pub(super) last: Ran,
 }
@@ -180,6 +183,7 @@ impl Session {
             prompt_rows: 0,
             vocabulary: model.hyperparameters().vocabulary,
             linked: false,
+            step_time: Duration::ZERO,
             last: Ran::Prompt { index: 0, row: 0 },
         })
     }

@@ -39,6 +39,18 @@
 //! apart, fill it; bfloat16 in two terms likewise. One plane for all would take 0.31 s where two take 0.55 s of a
 //! 512-token prompt of SmolLM2-135M, and cost 0.9 % of perplexity ([`super::activation`]).
 //!
+//! Two threads of a core share its six slots a cycle for renaming, and then these decide: with rows at `[base + index]`,
+//! each product takes two. On a core of Emerald Rapids whose other thread works, a twin of this loop in C made 80 to 88
+//! GMAC/s with loads of their own and 101 to 107 with operands at `[base]`, and a whole prompt's products here 59 to 74
+//! (98 to 104 with the other thread idle, the twin with loads 112 to 125). So a row's address has a register of its own
+//! now ([`driver::tile`]); what that gives here has not been measured.
+//!
+//! AMX was written and taken out again: 16 rows by 16 lanes by 32 columns are two products of tiles, but their sums leave a
+//! tile through memory only, and do so every 32 columns, since these share a scale. On a core of Emerald Rapids whose other
+//! thread is idle it made 190 GMAC/s where `vpdpbusd` makes 125 to 132, of 119 cycles 33 in products, 31 in stores, 45 in
+//! loads and 41 in scaling, hardly any at once; where the other thread works, as on a machine of two virtual
+//! cores, both made about 100. Activations laid out for it, or sums taken up later, gained a tenth at most.
+//!
 //! # The files
 //!
 //! `format` says what a type is and how planes of bits are packed; `simple` and `super_blocks` are the types; `simd` is
