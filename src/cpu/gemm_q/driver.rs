@@ -248,7 +248,7 @@ fn in_a_register(at: *const Block) -> *const Block {
         let mut at = at;
         // SAFETY: no instructions.
         unsafe {
-            core::arch::asm!("/* {} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+            core::arch::asm!("/* {} */", inout(reg) at, options(pure, readonly, nostack, preserves_flags));
         }
         at
     }
