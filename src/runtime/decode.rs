@@ -161,7 +161,7 @@ impl<'s> Decode<'s> {
         while !self.session.told(self.start + end)? {
             let due = self.seen.at + self.session.step_time * (end - self.seen.steps);
             let left = due.saturating_duration_since(Instant::now());
-            // What is long due may never come. If it did not, asking for the token says so.
+            // What is due and not there may never come. If it did not, asking for the token says so.
             if left.is_zero() && self.session.is_idle()? {
                 break;
             }

@@ -17,7 +17,7 @@ pub struct Run {
     pub replays: u64,
     pub eager_steps: u64,
     pub launch_us: Option<f64>,
-    /// Processor time of the host for the steps that followed each other, where the host does not compute.
+    /// Processor time of the host in all, where the host does not compute.
     pub host: Option<Duration>,
     pub logits_hash: u64,
 }
@@ -34,10 +34,9 @@ pub fn run_once(session: &mut Session, args: &BenchArgs) -> Result<Run, CliError
     let before = session.report();
     let token = made_up_tokens(1, vocabulary)[0];
     let mut steps = Vec::with_capacity(args.tokens);
-    let begin = Instant::now();
-    // Stands for a prompt, and is waited for as one.
-    session.step(token).map_err(CliError::runtime)?;
     let worked = process_time();
+    let begin = Instant::now();
+    session.step(token).map_err(CliError::runtime)?;
     let mut decode = session.decode(args.tokens).map_err(CliError::runtime)?;
     let mut last = begin;
     while decode.next().map_err(CliError::runtime)?.is_some() {

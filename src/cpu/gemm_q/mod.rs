@@ -47,9 +47,9 @@
 //!
 //! AMX was written and taken out again: 16 rows by 16 lanes by 32 columns are two products of tiles, but their sums leave a
 //! tile through memory only, and do so every 32 columns, since these share a scale. On a core of Emerald Rapids whose other
-//! thread is idle it made 190 GMAC/s where `vpdpbusd` makes 125 to 132, of 119 cycles 33 in products, 31 in stores, 45 in
-//! loads and 41 in scaling, hardly any at once; where the other thread works, as on a machine of two virtual
-//! cores, both made about 100. Activations laid out for it, or sums taken up later, gained a tenth at most.
+//! thread is idle it made 172 to 191 GMAC/s where `vpdpbusd` made 118 to 132, of 119 cycles 33 in products, 31 in stores, 45
+//! in loads and 41 in scaling, hardly any at once; where the other thread works, as on a machine of two virtual cores, 88 to
+//! 108 against 74 to 107. Activations laid out for it, or sums taken up later, gained a tenth at most.
 //!
 //! # The files
 //!
