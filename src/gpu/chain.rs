@@ -15,7 +15,8 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
-/// Slots of the ring, as `kernels/sample.hip` has them: more than steps are ever in flight.
+/// Tokens that the host can still ask for, as `kernels/sample.hip` has it: as many steps may have been queued since
+/// the last token that was read.
 pub const RING: u32 = 64;
 
 /// Words of a slot: the token, the index of a bad logit, its bits, and the token's position.

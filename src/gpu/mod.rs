@@ -36,6 +36,7 @@ mod upload;
 pub mod weights;
 
 pub use capture::Captured;
+pub use chain::RING;
 pub use device::{Found, devices, select};
 pub use error::GpuError;
 pub use hardware::Hardware;

@@ -20,6 +20,7 @@ use super::{GpuError, Room, Shared};
 use crate::hip::{DeviceBuffer, GraphExec, PinnedBuffer};
 use crate::program::{Program, Slot, Step};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Every byte of poison: NaN as f32 and as f16.
@@ -32,6 +33,10 @@ pub const GROUP_STEPS: u32 = 16;
 /// Bytes that a step moves at most where it is: longer steps are never launched so many at a time
 /// ([`Decode`](crate::runtime::Decode)), and recording them would take loading a model 50 ms for nothing.
 const GROUP_BYTES: u64 = 1 << 30;
+
+/// What a step of one row is not slept through: a system's timers wake this late, and nobody is to wait
+/// longer for it.
+const AWAKE: Duration = Duration::from_micros(80);
 
 /// A recorded program and everything it points at. Fields are dropped in order: the graph before
 /// the memory and the code that its kernels name.
@@ -55,6 +60,8 @@ pub struct Recording {
     replays: u64,
     eager_steps: u64,
     launch_time: Duration,
+    /// The least that a step took which was waited for.
+    least: Duration,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -133,6 +140,7 @@ impl Recording {
             replays: 0,
             eager_steps: 0,
             launch_time: Duration::ZERO,
+            least: Duration::MAX,
             shared,
         })
     }
@@ -191,7 +199,7 @@ impl Recording {
         )?;
         self.launch_time += start.elapsed();
         self.queue(false)?;
-        self.finish(step.tokens.len())
+        self.finish(step.tokens.len(), start)
     }
 
     /// Queues the graph, or without one or with `eager` its kernels.
@@ -252,6 +260,7 @@ impl Recording {
     /// # Panics
     /// As [`Recording::replay`].
     pub fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), GpuError> {
+        let start = Instant::now();
         begin(
             &self.shared,
             &self.program,
@@ -260,7 +269,7 @@ impl Recording {
             step,
         )?;
         self.queue(true)?;
-        self.finish(step.tokens.len())
+        self.finish(step.tokens.len(), start)
     }
 
     /// Row `row` of the last step's result: `[V]` logits.
@@ -296,7 +305,8 @@ impl Recording {
             step,
         )?;
         let times = super::measure::launches(&self.shared, &mut self.resolved)?;
-        self.finish(step.tokens.len())?;
+        self.copy_result(step.tokens.len())?;
+        self.shared.stream.synchronize()?;
         Ok(times)
     }
 
@@ -325,18 +335,32 @@ impl Recording {
             self.program.rows, 1,
             "only steps of one row are not waited for"
         );
-        self.finish(1)
+        self.copy_result(1)?;
+        Ok(self.shared.stream.synchronize()?)
     }
 
-    /// Copies the live rows of the result to the host and waits for them.
-    fn finish(&mut self, live_rows: usize) -> Result<(), GpuError> {
+    /// Waits for the step that began at `start`, and for its result's live rows. A driver waits by looking
+    /// all the time, so that a step of one row is slept through as far as none has been quicker.
+    fn finish(&mut self, live_rows: usize, start: Instant) -> Result<(), GpuError> {
+        self.copy_result(live_rows)?;
+        if self.program.rows == 1 && self.least < Duration::MAX {
+            thread::sleep(self.least.saturating_sub(start.elapsed() + AWAKE));
+        }
+        self.shared.stream.synchronize()?;
+        self.least = self.least.min(start.elapsed());
+        Ok(())
+    }
+
+    /// Queues the copy of the result's live rows to the host. Who calls this waits for it, before anything
+    /// else.
+    fn copy_result(&mut self, live_rows: usize) -> Result<(), GpuError> {
         let Slot { offset, rows, .. } = self.program.result;
         let live = live_rows.min(rows as usize);
         let bytes = live * self.program.result.row_bytes();
         let Shared { stream, arena, .. } = &*self.shared;
-        // SAFETY: nobody reads or drops the buffer before the synchronisation on the next line.
+        // SAFETY: nobody reads or drops the buffer before the synchronisation that every caller goes on to:
+        // reading takes `&self`, and dropping waits as well.
         unsafe { stream.copy_to_host_async(arena, offset, &self.logits, 0, bytes)? };
-        stream.synchronize()?;
         Ok(())
     }
 }

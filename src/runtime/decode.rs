@@ -1,26 +1,35 @@
 //! A text in the making: tokens that the device chooses and feeds back to itself.
 //!
 //! The step's recording ends by choosing a token and making it the next step's, so that the host only
-//! queues replays and collects. It keeps two groups of steps queued: while one is waited for, the other
-//! runs. How many steps a group has follows from how long they take ([`GROUP_TIME`]), so that the host
-//! wakes rarely where steps are short, and no token is kept back for long where they are not.
+//! queues replays and collects. It keeps up to three groups of steps queued: while one is waited for, the
+//! next is ready to run. How many steps a group has follows from how long they take ([`GROUP_TIME`]), so
+//! that the host wakes rarely where steps are short, and no token is kept back for long where they are not.
 //!
 //! The host waits by sleeping until shortly after a group is due, and looks how far the device has got,
 //! which costs no call of a driver: drivers' own waiting takes an H100's host 70 µs of processor time, a
 //! question about an event 5, a nap 12 to 16. Being late costs nothing while another group is queued.
+//! A launch after a nap takes 25 µs or more, however little it launches: another right behind it takes 5.
+//! So groups are queued two at a time, when one is left.
 //!
 //! The end of a text is the host's decision, and comes late: steps that were queued beyond it have run
 //! or will. Their cache rows lie beyond the sequence's end, where every step writes before it reads;
 //! their logits are computed anew where somebody asks for those of the text's end ([`Decode::end`]).
 
 use super::session::{Ran, Session, SessionError};
-use crate::gpu::GROUP_STEPS;
+use crate::gpu::{GROUP_STEPS, RING};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The most steps of a group, and so half of what is ever queued: what a device launches at once.
+/// Groups that are queued at most.
+const GROUPS: usize = 3;
+
+/// The most steps of a group: what a device launches at once.
 const GROUP_MOST: u32 = GROUP_STEPS;
+
+// Of those that are done, a group is read while the others are queued.
+const _: () = assert!((GROUPS as u32 + 1) * GROUP_MOST <= RING);
 
 /// What a group may take: less than anyone sees, and long beside waking up.
 const GROUP_TIME: Duration = Duration::from_millis(8);
@@ -50,8 +59,8 @@ pub struct Decode<'s> {
     most: u32,
     queued: u32,
     done: u32,
-    /// The steps up to the end of each queued group: at most two, the older first.
-    groups: [Option<u32>; 2],
+    /// The steps up to the end of each queued group, in order.
+    groups: VecDeque<u32>,
     seen: Seen,
     /// The last token given out and the one before it.
     last: [u32; 2],
@@ -70,7 +79,7 @@ impl<'s> Decode<'s> {
             most: room.min(wanted),
             queued: 0,
             done: 0,
-            groups: [None; 2],
+            groups: VecDeque::with_capacity(GROUPS),
             seen: Seen {
                 at: Instant::now(),
                 steps: 0,
@@ -139,15 +148,17 @@ impl<'s> Decode<'s> {
     fn wait_for(&mut self, step: u32) -> Result<(), SessionError> {
         let ahead = self.session.queues() && !self.every_logits;
         while self.done < step {
-            self.queue(step, ahead)?;
-            let end = self.groups[0]
-                .take()
+            let groups = if ahead { GROUPS } else { 1 };
+            self.queue(step, groups)?;
+            let end = *self
+                .groups
+                .front()
                 .expect("the step asked for is queued, and not done");
             self.wait_until(end)?;
+            self.groups.pop_front();
             self.done = end;
-            self.groups = [self.groups[1], None];
             if ahead {
-                self.queue(step, ahead)?;
+                self.queue(step, groups)?;
             }
         }
         if self.every_logits {
@@ -166,9 +177,9 @@ impl<'s> Decode<'s> {
                 break;
             }
             // Late rather than early, unless nothing is queued any more.
-            let nap = match self.groups[1] {
-                Some(_) => left + left / 16,
-                None => left - left / 16,
+            let nap = match self.groups.len() {
+                1 => left - left / 16,
+                _ => left + left / 16,
             };
             // A process that was stopped meanwhile takes the device for slow: not for long.
             thread::sleep(nap.clamp(NAP, 2 * GROUP_TIME));
@@ -191,21 +202,23 @@ impl<'s> Decode<'s> {
         Ok(())
     }
 
-    /// Queues what is missing: up to `step`, or with `ahead` two groups.
-    fn queue(&mut self, step: u32, ahead: bool) -> Result<(), SessionError> {
-        for group in &mut self.groups {
-            let steps = if ahead {
-                self.session.group_steps().min(self.most - self.queued)
-            } else {
-                step.saturating_sub(self.queued)
+    /// Queues `most` groups where one or none is left; where `most` is one, up to `step` only.
+    fn queue(&mut self, step: u32, most: usize) -> Result<(), SessionError> {
+        if self.groups.len() > 1 {
+            return Ok(());
+        }
+        while self.groups.len() < most {
+            let steps = match most {
+                1 => step.saturating_sub(self.queued),
+                _ => self.session.group_steps().min(self.most - self.queued),
             };
-            if group.is_some() || steps == 0 {
-                continue;
+            if steps == 0 {
+                break;
             }
             let from = self.start + self.queued + 1;
             self.session.advance(from..from + steps)?;
             self.queued += steps;
-            *group = Some(self.queued);
+            self.groups.push_back(self.queued);
         }
         Ok(())
     }
@@ -291,3 +304,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,20 +172,36 @@ impl Session {
         let chunk_rows = prompts.iter().map(|program| program.rows).collect();
         let prompts = prompts.into_iter().map(|program| backend.record(program));
         let prompts = prompts.collect::<Result<_, _>>()?;
+        let decode = backend.record(decode)?;
+        let vocabulary = model.hyperparameters().vocabulary;
         Ok(Session {
-            decode: backend.record(decode)?,
-            prompts,
             chunk_rows,
+            prompts,
+            ..Session::new(backend, decode, options, vocabulary)
+        })
+    }
+
+    /// One that takes single steps.
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        decode: Box<dyn Recording>,
+        options: &SessionOptions,
+        vocabulary: u32,
+    ) -> Self {
+        Session {
+            decode,
+            prompts: Vec::new(),
+            chunk_rows: Vec::new(),
             backend,
             options: options.clone(),
             position: 0,
             tokens: Vec::with_capacity(options.context as usize),
             prompt_rows: 0,
-            vocabulary: model.hyperparameters().vocabulary,
+            vocabulary,
             linked: false,
             step_time: Duration::ZERO,
             last: Ran::Prompt { index: 0, row: 0 },
-        })
+        }
     }
 
     /// Positions the cache holds.
