@@ -37,7 +37,7 @@ enum { GREEDY = 1, TOP_P = 2 };
 // What is said in place of a token: a logit was NaN or infinite; all were minus infinity.
 CONSTANT u32 BAD_LOGIT = 0xffffffffu, NO_CANDIDATE = 0xfffffffeu;
 
-// Slots of the ring, a power of two above all replays that are ever in flight.
+// Slots of the ring, a power of two: as many tokens may be queued since the last that the host has read.
 CONSTANT u32 RING = 64;
 
 // Logits that a wave of sample_scan looks at: one load of four a lane. And those of a block of 256 threads.

@@ -230,11 +230,11 @@ impl<'a> Generator<'a> {
                 out.reused = reused;
                 out.prompt_time = begin.elapsed();
             }
+            prefilled?;
             if interrupted() {
                 out.finish = Finish::Interrupted;
                 break;
             }
-            prefilled?;
             let begin = Instant::now();
             let limit = self.settings.max_tokens - out.tokens.len();
             let mut decode = if self.settings.logprobs > 0 {

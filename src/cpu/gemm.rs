@@ -7,12 +7,14 @@
 
 use super::activation::{BLOCK_BYTES, BLOCK_LEN, quantise_row};
 use super::isa::Isa;
-use super::panel::{LANES, PanelKernel};
+use super::panel::{LANES, PanelKernel, STREAMS};
 use super::silu;
 use super::team::Worker;
 use super::weights::Matrix;
 use crate::graph::Activation;
 use crate::program::GEMM_UNIT_COLS;
+use std::array;
+use std::ops::Range;
 
 const PANELS: usize = GEMM_UNIT_COLS / LANES;
 const _: () = assert!(GEMM_UNIT_COLS == BLOCK_LEN);
@@ -25,12 +27,6 @@ pub struct Segment {
     /// `[R, N]` f32, or [`Element::Q15A`](crate::graph::Element::Q15A) after a gate.
     pub y: *mut u8,
     pub y_stride: usize,
-}
-
-impl Segment {
-    fn units(&self) -> usize {
-        self.matrix.rows.div_ceil(GEMM_UNIT_COLS)
-    }
 }
 
 /// What happens to the sums.
@@ -68,9 +64,9 @@ pub struct Gated {
     pub quantise: bool,
 }
 
-/// Bytes of tile scratch for `rows` rows: gate and up, two panels each.
+/// Bytes of tile scratch for `rows` rows, or one row and several units: gate and up, two panels each.
 pub fn tile_bytes(rows: usize) -> usize {
-    2 * PANELS * rows * LANES * size_of::<f32>()
+    2 * PANELS * rows.max(STREAMS) * LANES * size_of::<f32>()
 }
 
 /// This thread's tiles and kernel scratch.
@@ -82,40 +78,112 @@ pub struct Scratch {
     pub kernel: *mut u8,
 }
 
-/// Runs the panels of one unit into `tile`, `[PANELS][rows][16]`; the number of columns made.
-///
-/// # Safety
-/// `segment` and `input` must be valid for `rows` rows, `tile` for `PANELS · rows · 16` floats.
-#[inline]
-unsafe fn unit(
-    segment: &Segment,
-    input: Input,
-    unit: usize,
-    rows: usize,
-    tile: *mut f32,
-    scratch: *mut u8,
-) -> usize {
-    let Matrix {
-        base,
-        panel_bytes,
-        rows: n,
-        cols: k,
-        ..
-    } = segment.matrix;
-    let first = unit * GEMM_UNIT_COLS;
-    let cols = GEMM_UNIT_COLS.min(n - first);
-    let at_once = segment.kernel.panels;
-    for panel in (0..cols.div_ceil(LANES)).step_by(at_once) {
-        let lanes = (at_once * LANES).min(cols - panel * LANES);
-        // SAFETY: the panels are inside the matrix since their first rows are, and follow one another; the rest is the
-        // caller's.
-        unsafe {
-            let w = base.add((unit * PANELS + panel) * panel_bytes);
-            let tile = tile.add(panel * rows * LANES);
-            (segment.kernel.func)(w, lanes, k, input.x, input.stride, rows, tile, scratch);
+/// Units that are computed together: `count` of them, `step` apart.
+#[derive(Clone, Copy)]
+struct Units {
+    first: usize,
+    step: usize,
+    count: usize,
+}
+
+impl Units {
+    /// All of `units`: several at a time, a part of the range from each other, where there is one row and a kernel for
+    /// it, and then the rest one by one. Units from `whole` on have fewer columns than the others.
+    fn of(
+        units: Range<usize>,
+        whole: usize,
+        rows: usize,
+        kernel: &PanelKernel,
+    ) -> impl Iterator<Item = Units> {
+        let together = match kernel.streams {
+            Some(_) if rows == 1 => units.end.min(whole).saturating_sub(units.start),
+            _ => 0,
+        };
+        let (start, step) = (units.start, together / STREAMS);
+        let several = (start..start + step).map(move |first| Units {
+            first,
+            step,
+            count: STREAMS,
+        });
+        let single = (start + STREAMS * step..units.end).map(|first| Units {
+            first,
+            step: 0,
+            count: 1,
+        });
+        several.chain(single)
+    }
+
+    /// Each of them, and where its sums are in the tile.
+    fn each(self, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.count).map(move |i| (self.first + i * self.step, i * PANELS * rows * LANES))
+    }
+}
+
+impl Segment {
+    fn units(&self) -> usize {
+        self.matrix.rows.div_ceil(GEMM_UNIT_COLS)
+    }
+
+    /// Those that have all their columns.
+    fn whole_units(&self) -> usize {
+        self.matrix.rows / GEMM_UNIT_COLS
+    }
+
+    /// Columns of a unit.
+    fn cols(&self, unit: usize) -> usize {
+        GEMM_UNIT_COLS.min(self.matrix.rows - unit * GEMM_UNIT_COLS)
+    }
+
+    /// Runs the panels of some units into `tile`, `[count][PANELS][rows][16]`.
+    ///
+    /// # Safety
+    /// The segment and `input` must be valid for `rows` rows, `tile` for `count · PANELS · rows · 16` floats.
+    #[inline]
+    unsafe fn run(
+        &self,
+        input: Input,
+        units: Units,
+        rows: usize,
+        tile: *mut f32,
+        scratch: *mut u8,
+    ) {
+        let Matrix {
+            base,
+            panel_bytes,
+            cols: k,
+            ..
+        } = self.matrix;
+        let PanelKernel {
+            func,
+            streams,
+            panels: at_once,
+            ..
+        } = self.kernel;
+        let panels_of = |unit: usize| base.wrapping_add(unit * PANELS * panel_bytes);
+        if let (Some(streams), STREAMS) = (streams, units.count) {
+            for panel in 0..PANELS {
+                let w = array::from_fn(|i| {
+                    panels_of(units.first + i * units.step).wrapping_add(panel * panel_bytes)
+                });
+                let tiles = array::from_fn(|i| tile.wrapping_add((i * PANELS + panel) * LANES));
+                // SAFETY: all panels of whole units are inside the matrix, and have 16 rows; the rest is the
+                // caller's.
+                unsafe { streams(w, k, input.x, tiles) }
+            }
+            return;
+        }
+        let cols = self.cols(units.first);
+        for panel in (0..cols.div_ceil(LANES)).step_by(at_once) {
+            let lanes = (at_once * LANES).min(cols - panel * LANES);
+            // SAFETY: the panels are inside the matrix since their first rows are, and follow one another; the rest
+            // is the caller's.
+            unsafe {
+                let w = panels_of(units.first).add(panel * panel_bytes);
+                let tile = tile.add(panel * rows * LANES);
+                func(w, lanes, k, input.x, input.stride, rows, tile, scratch);
+            }
         }
     }
-    cols
 }
 
 impl Gemm {
@@ -150,14 +218,18 @@ impl Gemm {
         for segment in &self.segments {
             let units = segment.units();
             let end = share.end.min(before + units);
-            while share.start < end {
-                let at = share.start - before;
-                // SAFETY: the caller's promise; `at` is a unit of this segment.
-                unsafe {
-                    let cols = unit(segment, input, at, rows, scratch.tiles, scratch.kernel);
-                    self.finish(segment, at, cols, rows, scratch.tiles);
+            if share.start < end {
+                let mine = share.start - before..end - before;
+                for units in Units::of(mine, segment.whole_units(), rows, &segment.kernel) {
+                    // SAFETY: the caller's promise; these are units of this segment.
+                    unsafe {
+                        segment.run(input, units, rows, scratch.tiles, scratch.kernel);
+                        for (at, sums) in units.each(rows) {
+                            self.finish(segment, at, rows, scratch.tiles.add(sums));
+                        }
+                    }
                 }
-                share.start += 1;
+                share.start = end;
             }
             before += units;
         }
@@ -166,14 +238,8 @@ impl Gemm {
     /// # Safety
     /// As [`Gemm::run`].
     #[inline]
-    unsafe fn finish(
-        &self,
-        segment: &Segment,
-        at: usize,
-        cols: usize,
-        rows: usize,
-        tile: *const f32,
-    ) {
+    unsafe fn finish(&self, segment: &Segment, at: usize, rows: usize, tile: *const f32) {
+        let cols = segment.cols(at);
         for panel in 0..cols.div_ceil(LANES) {
             let lanes = LANES.min(cols - panel * LANES);
             let col = at * GEMM_UNIT_COLS + panel * LANES;
@@ -222,14 +288,14 @@ impl Gated {
     /// As [`Gemm::run`], for `input` in place of the launch's.
     pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
-        for at in worker.share(self.gate.units()) {
+        let share = worker.share(self.gate.units());
+        for units in Units::of(share, self.gate.whole_units(), rows, &self.gate.kernel) {
+            let sums = units.count * PANELS * rows * LANES;
             // SAFETY: the caller's promise; both tiles together are `tile_bytes` long.
             unsafe {
-                let up_tile = gate_tile.add(PANELS * rows * LANES);
-                let cols = unit(&self.gate, input, at, rows, gate_tile, scratch.kernel);
-                unit(&self.up, input, at, rows, up_tile, scratch.kernel);
-                let panels = cols.div_ceil(LANES);
-                let sums = panels * rows * LANES;
+                let up_tile = gate_tile.add(sums);
+                self.gate.run(input, units, rows, gate_tile, scratch.kernel);
+                self.up.run(input, units, rows, up_tile, scratch.kernel);
                 silu::gated_mul(
                     self.isa,
                     self.activation,
@@ -238,7 +304,9 @@ impl Gated {
                     gate_tile,
                     sums,
                 );
-                self.finish(at, cols, rows, gate_tile);
+                for (at, sums) in units.each(rows) {
+                    self.finish(at, rows, gate_tile.add(sums));
+                }
             }
         }
     }
@@ -246,7 +314,8 @@ impl Gated {
     /// # Safety
     /// As [`Gemm::run`].
     #[inline]
-    unsafe fn finish(&self, at: usize, cols: usize, rows: usize, tile: *const f32) {
+    unsafe fn finish(&self, at: usize, rows: usize, tile: *const f32) {
+        let cols = self.gate.cols(at);
         for r in 0..rows {
             let mut block = [0f32; GEMM_UNIT_COLS];
             for panel in 0..cols.div_ceil(LANES) {

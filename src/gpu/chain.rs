@@ -110,12 +110,13 @@ impl Chain {
         Ok(self.ring.slice(at, SLOT_WORDS * 4)?.cast())
     }
 
-    /// Makes the slots of these positions, whose steps are not queued yet, name none.
+    /// Makes the slots of these positions, whose steps are not queued yet, name none. The tokens that are there are
+    /// read, and so their steps done.
     pub fn expect(&self, positions: Range<u32>) -> Result<(), GpuError> {
         for position in positions {
             let name = self.name_of(position)?;
             // SAFETY: the word is in the buffer, as `slot` checked, which is aligned to a page. No queued step
-            // writes it: the last that did is RING steps away.
+            // writes it: the last that did is done.
             unsafe { name.write_volatile(NOBODY) };
         }
         Ok(())
@@ -143,7 +144,7 @@ impl Chain {
         if of != position {
             return Err(GpuError::NotTold {
                 position,
-                found: of,
+                found: (of != NOBODY).then_some(of),
             });
         }
         let count = self.vocabulary as usize;

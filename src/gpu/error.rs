@@ -34,9 +34,10 @@ pub enum GpuError {
     #[error(transparent)]
     Memory(#[from] Shortage),
     #[error(
-        "the token for position {position} was waited for, but the device told of {found} instead"
+        "the token for position {position} was waited for, but the device told of {} instead",
+        found.map_or("none".to_string(), |of| format!("that for {of}"))
     )]
-    NotTold { position: u32, found: u32 },
+    NotTold { position: u32, found: Option<u32> },
     #[error("weight {name} is in the program but not in the model")]
     MissingWeight { name: String },
     #[error("weight {name} could not be read: {source}")]

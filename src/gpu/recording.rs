@@ -19,6 +19,7 @@ use super::resolve::{Buffers, Resolved};
 use super::{GpuError, Room, Shared};
 use crate::hip::{DeviceBuffer, GraphExec, PinnedBuffer};
 use crate::program::{Program, Slot, Step};
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,10 +34,6 @@ pub const GROUP_STEPS: u32 = 16;
 /// Bytes that a step moves at most where it is: longer steps are never launched so many at a time
 /// ([`Decode`](crate::runtime::Decode)), and recording them would take loading a model 50 ms for nothing.
 const GROUP_BYTES: u64 = 1 << 30;
-
-/// What a step of one row is not slept through: a system's timers wake this late, and nobody is to wait
-/// longer for it.
-const AWAKE: Duration = Duration::from_micros(80);
 
 /// A recorded program and everything it points at. Fields are dropped in order: the graph before
 /// the memory and the code that its kernels name.
@@ -60,8 +57,8 @@ pub struct Recording {
     replays: u64,
     eager_steps: u64,
     launch_time: Duration,
-    /// The least that a step took which was waited for.
-    least: Duration,
+    /// What the next step is slept through for.
+    nap: Duration,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -140,7 +137,7 @@ impl Recording {
             replays: 0,
             eager_steps: 0,
             launch_time: Duration::ZERO,
-            least: Duration::MAX,
+            nap: Duration::ZERO,
             shared,
         })
     }
@@ -179,6 +176,12 @@ impl Recording {
     /// an eager step.
     pub fn launch_time(&self) -> Duration {
         self.launch_time
+    }
+
+    /// Has the next step that is waited for be slept through for `nap` before the driver waits for it, which
+    /// it does by looking all the time.
+    pub fn sleep_through(&mut self, nap: Duration) {
+        self.nap = nap;
     }
 
     /// Writes the step and launches the graph.
@@ -339,16 +342,12 @@ impl Recording {
         Ok(self.shared.stream.synchronize()?)
     }
 
-    /// Waits for the step that began at `start`, and for its result's live rows. A driver waits by looking
-    /// all the time, so that a step of one row is slept through as far as none has been quicker.
+    /// Waits for the step that began at `start`, and for its result's live rows.
     fn finish(&mut self, live_rows: usize, start: Instant) -> Result<(), GpuError> {
         self.copy_result(live_rows)?;
-        if self.program.rows == 1 && self.least < Duration::MAX {
-            thread::sleep(self.least.saturating_sub(start.elapsed() + AWAKE));
-        }
-        self.shared.stream.synchronize()?;
-        self.least = self.least.min(start.elapsed());
-        Ok(())
+        let nap = mem::take(&mut self.nap);
+        thread::sleep(nap.saturating_sub(start.elapsed()));
+        Ok(self.shared.stream.synchronize()?)
     }
 
     /// Queues the copy of the result's live rows to the host. Who calls this waits for it, before anything

@@ -60,7 +60,8 @@ pub trait Backend: Send {
     /// How the steps from now on choose the token after them.
     fn set_rule(&self, rule: &Rule) -> Result<(), BackendError>;
 
-    /// Steps that will be queued next are to choose for these positions.
+    /// Steps that will be queued next are to choose for these positions. Those that chose for positions
+    /// [`RING`](gpu::RING) before them are done, and their tokens read.
     fn expect(&self, _positions: Range<u32>) -> Result<(), BackendError> {
         Ok(())
     }
@@ -81,6 +82,10 @@ pub trait Recording: Send {
 
     /// Runs the recorded step: writes the step's words, launches once, waits.
     fn replay(&mut self, step: Step<'_>) -> Result<(), BackendError>;
+
+    /// Has the next step be slept through for `nap` before it is waited for, on a device that is waited for by
+    /// looking all the time.
+    fn sleep_through(&mut self, _nap: Duration) {}
 
     /// Runs the same program launch by launch, without the recording.
     fn run_eagerly(&mut self, step: Step<'_>) -> Result<(), BackendError>;
@@ -292,6 +297,10 @@ impl Backend for Gpu {
 impl Recording for gpu::Recording {
     fn program(&self) -> &Program {
         self.program()
+    }
+
+    fn sleep_through(&mut self, nap: Duration) {
+        self.sleep_through(nap);
     }
 
     fn replay(&mut self, step: Step<'_>) -> Result<(), BackendError> {

@@ -17,12 +17,11 @@
 
 use super::session::{Ran, Session, SessionError};
 use crate::gpu::{GROUP_STEPS, RING};
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Groups that are queued at most.
+/// Groups that are queued at most; two where a group is a step, which takes so long that launching is nothing.
 const GROUPS: usize = 3;
 
 /// The most steps of a group: what a device launches at once.
@@ -32,7 +31,7 @@ const GROUP_MOST: u32 = GROUP_STEPS;
 const _: () = assert!((GROUPS as u32 + 1) * GROUP_MOST <= RING);
 
 /// What a group may take: less than anyone sees, and long beside waking up.
-const GROUP_TIME: Duration = Duration::from_millis(8);
+const GROUP_TIME: Duration = Duration::from_millis(10);
 
 /// The shortest nap: systems wake nobody much sooner.
 const NAP: Duration = Duration::from_micros(50);
@@ -59,8 +58,9 @@ pub struct Decode<'s> {
     most: u32,
     queued: u32,
     done: u32,
-    /// The steps up to the end of each queued group, in order.
-    groups: VecDeque<u32>,
+    /// The steps up to the end of each queued group, in order, and how many groups there are.
+    ends: [u32; GROUPS],
+    groups: usize,
     seen: Seen,
     /// The last token given out and the one before it.
     last: [u32; 2],
@@ -79,7 +79,8 @@ impl<'s> Decode<'s> {
             most: room.min(wanted),
             queued: 0,
             done: 0,
-            groups: VecDeque::with_capacity(GROUPS),
+            ends: [0; GROUPS],
+            groups: 0,
             seen: Seen {
                 at: Instant::now(),
                 steps: 0,
@@ -132,9 +133,13 @@ impl<'s> Decode<'s> {
 
     /// Ends the text after the last token given out. The logits `[V]` are those from which it was
     /// chosen: copied, or computed again if later steps have run since.
-    pub fn end(self) -> Result<&'s [f32], SessionError> {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn end(mut self) -> Result<&'s [f32], SessionError> {
         let kept = (self.given as u32).saturating_sub(1);
         if kept > 0 && self.queued > kept {
+            self.wait_until(self.queued)?;
             self.session.truncate(self.start + kept - 1);
             return self.session.step(self.last[1]);
         }
@@ -148,17 +153,21 @@ impl<'s> Decode<'s> {
     fn wait_for(&mut self, step: u32) -> Result<(), SessionError> {
         let ahead = self.session.queues() && !self.every_logits;
         while self.done < step {
-            let groups = if ahead { GROUPS } else { 1 };
-            self.queue(step, groups)?;
-            let end = *self
-                .groups
-                .front()
-                .expect("the step asked for is queued, and not done");
+            self.queue(step, ahead)?;
+            assert!(
+                self.groups > 0,
+                "the step asked for is queued, and not done"
+            );
+            let end = self.ends[0];
             self.wait_until(end)?;
-            self.groups.pop_front();
+            self.ends.copy_within(1.., 0);
+            self.groups -= 1;
             self.done = end;
+            if self.seen.steps < end {
+                self.see(end);
+            }
             if ahead {
-                self.queue(step, groups)?;
+                self.queue(step, ahead)?;
             }
         }
         if self.every_logits {
@@ -177,7 +186,7 @@ impl<'s> Decode<'s> {
                 break;
             }
             // Late rather than early, unless nothing is queued any more.
-            let nap = match self.groups.len() {
+            let nap = match self.groups {
                 1 => left - left / 16,
                 _ => left + left / 16,
             };
@@ -202,23 +211,39 @@ impl<'s> Decode<'s> {
         Ok(())
     }
 
-    /// Queues `most` groups where one or none is left; where `most` is one, up to `step` only.
-    fn queue(&mut self, step: u32, most: usize) -> Result<(), SessionError> {
-        if self.groups.len() > 1 {
+    /// Takes note that `steps` are done, who knows since when.
+    fn see(&mut self, steps: u32) {
+        let at = Instant::now();
+        self.seen = Seen { at, steps };
+    }
+
+    /// Queues `step`, or with `ahead`, where one group is left or none, as many groups as there may be.
+    fn queue(&mut self, step: u32, ahead: bool) -> Result<(), SessionError> {
+        if self.groups == 0 {
+            self.see(self.queued);
+        }
+        let steps = match ahead {
+            true => self.session.group_steps(),
+            false => step.saturating_sub(self.queued),
+        };
+        let groups = match (ahead, steps) {
+            (false, _) => 1,
+            (true, 1) => 2,
+            (true, _) => GROUPS,
+        };
+        if self.groups > 1 {
             return Ok(());
         }
-        while self.groups.len() < most {
-            let steps = match most {
-                1 => step.saturating_sub(self.queued),
-                _ => self.session.group_steps().min(self.most - self.queued),
-            };
+        for group in self.groups..groups {
+            let steps = steps.min(self.most - self.queued);
             if steps == 0 {
                 break;
             }
             let from = self.start + self.queued + 1;
             self.session.advance(from..from + steps)?;
             self.queued += steps;
-            self.groups.push_back(self.queued);
+            self.ends[group] = self.queued;
+            self.groups = group + 1;
         }
         Ok(())
     }

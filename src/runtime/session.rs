@@ -13,7 +13,7 @@ use crate::program::{Program, Step};
 use crate::sampler::{Rule, SamplerError, Sampling};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a session could not be built or go on.
@@ -34,6 +34,9 @@ pub enum SessionError {
     #[error(transparent)]
     Sampler(#[from] SamplerError),
 }
+
+/// How long before a step is due nobody sleeps any more: systems wake one this late.
+const AWAKE: Duration = Duration::from_micros(80);
 
 /// How a session is set up.
 #[derive(Clone, Debug)]
@@ -150,7 +153,7 @@ pub struct Session {
     prompt_rows: u64,
     /// Whether the device's next step is at `position`, with the token that was chosen for it.
     pub(super) linked: bool,
-    /// How long a step of one row took lately; 0 before one was waited for.
+    /// How long a step of one row took lately, where a device queues them; 0 before any was waited for.
     pub(super) step_time: Duration,
     /// Where the last token's logits are.
     pub(super) last: Ran,
@@ -300,7 +303,11 @@ impl Session {
             tokens: &[token],
         };
         self.linked = false;
+        let begin = Instant::now();
+        let nap = self.step_time * 7 / 8;
+        self.decode.sleep_through(nap.saturating_sub(AWAKE));
         run(&mut *self.decode, step, self.options.eager)?;
+        self.step_time = self.step_time.min(begin.elapsed());
         self.append(&[token]);
         self.linked = true;
         self.last = Ran::Decode;

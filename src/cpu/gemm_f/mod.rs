@@ -2,8 +2,8 @@
 //!
 //! y [R, N] = x [R, K] · Wᵀ, W [N, K], one or two [panels](super::panel) of 16 weight rows a call, activations f32.
 //!
-//! - One row, or few, is bound by memory: dot products of the panel's rows, one after the other, so that memory is
-//!   read in order, and prefetched.
+//! - One row is bound by memory: dot products of rows that lie far apart, a row of each of several panels, so that the
+//!   core's prefetchers follow several streams. Few rows: of one row after the other.
 //! - More rows are bound by arithmetic: each panel is transposed to f32 `[k][16]`, a block of columns at a time, so that
 //!   each weight is converted once a call, and both are multiplied by a tile of registers together, sharing its loads of
 //!   activations.
@@ -18,7 +18,7 @@ mod panels;
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{PanelFn, PanelKernel};
+use super::panel::{PanelFn, PanelKernel, STREAMS, StreamsFn};
 use super::simd::{ElementBf16, ElementF16, ElementF32, entry};
 use crate::dtype::DType;
 
@@ -35,6 +35,19 @@ entry! {
         = panels::panel::<L, ElementBf16>
 }
 
+entry! {
+    fn f32_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+        = gemv::streams::<L, ElementF32>
+}
+entry! {
+    fn f16_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+        = gemv::streams::<L, ElementF16>
+}
+entry! {
+    fn bf16_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+        = gemv::streams::<L, ElementBf16>
+}
+
 /// The kernel for weights of a float type over `k` columns and at most `rows_max` activation rows; `None` for other
 /// types.
 ///
@@ -45,14 +58,15 @@ entry! {
 /// contiguous. Lanes past `lanes` receive 0 or a copy of another lane's sum. The sums of one row depend on
 /// `rows` only in whether there are few of them.
 pub fn float_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option<PanelKernel> {
-    let func: PanelFn = match dtype {
-        DType::F32 => f32_panel(isa),
-        DType::F16 => f16_panel(isa),
-        DType::BF16 => bf16_panel(isa),
+    let (func, streams): (PanelFn, StreamsFn) = match dtype {
+        DType::F32 => (f32_panel(isa), f32_streams(isa)),
+        DType::F16 => (f16_panel(isa), f16_streams(isa)),
+        DType::BF16 => (bf16_panel(isa), bf16_streams(isa)),
         _ => return None,
     };
     Some(PanelKernel {
         func,
+        streams: matches!(isa, Isa::Avx2 | Isa::Avx512).then_some(streams),
         panels: panels::PANELS,
         scratch_bytes: if rows_max > gemv::FEW {
             panels::scratch_bytes(k)

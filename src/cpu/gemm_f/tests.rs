@@ -79,6 +79,38 @@ fn check(isa: Isa, dtype: DType, k: usize, rows: usize, lanes: usize, random: &m
 }
 
 #[test]
+fn panels_side_by_side_give_the_bits_of_one_after_the_other() {
+    let mut random = Random::from_clock();
+    for isa in Isa::available() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for k in [1, 17, 64, 385, 800] {
+                let kernel = float_kernel(isa, dtype, k, 1).expect("a float type");
+                let Some(streams) = kernel.streams else {
+                    continue;
+                };
+                let (bytes, _) = encode(dtype, &random.normal(STREAMS * LANES * k));
+                let panel_bytes = bytes.len() / STREAMS;
+                let x = random.normal(k);
+                let x = x.as_ptr().cast();
+                let panels: [_; STREAMS] =
+                    std::array::from_fn(|s| bytes[1 + s * panel_bytes..].as_ptr());
+                let mut tiles = [[f32::NAN; LANES]; STREAMS];
+                let out = tiles.each_mut().map(|tile| tile.as_mut_ptr());
+                // SAFETY: as in `check`; one row needs no scratch.
+                unsafe { streams(panels, k, x, out) };
+                for (w, found) in panels.into_iter().zip(tiles) {
+                    let mut expected = [f32::NAN; LANES];
+                    let (tile, none) = (expected.as_mut_ptr(), std::ptr::null_mut());
+                    // SAFETY: as above.
+                    unsafe { (kernel.func)(w, LANES, k, x, 0, 1, tile, none) };
+                    assert_eq!(found, expected, "{isa} {dtype} k={k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn agree_with_sums_in_f64() {
     let mut random = Random::from_clock();
     for isa in Isa::available() {

@@ -6,7 +6,7 @@
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
 use super::simd::Simd;
 use crate::cpu::activation::{BLOCK_BYTES, BLOCK_LEN, Block};
-use crate::cpu::panel::LANES;
+use crate::cpu::panel::{LANES, STREAMS};
 
 const _: () = assert!(BLOCK_LEN == CHUNK);
 
@@ -203,6 +203,47 @@ unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
             }
         }
         S::store_f(panel.tile.add(S::LANES * part), acc[0]);
+    }
+}
+
+/// One activation row against several packed panels, in turns of a chunk.
+///
+/// # Safety
+/// What [`crate::cpu::panel::StreamsFn`] demands; otherwise as [`Simd`] says.
+#[inline(always)]
+pub(super) unsafe fn streams<S: Simd, F: Format>(
+    w: [*const u8; STREAMS],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; STREAMS],
+) {
+    // SAFETY: the blocks of `k` columns lie one after another in each panel, as do those of the activation row.
+    unsafe {
+        for part in 0..LANES / S::LANES {
+            let mut accs = [[S::splat(0.0)]; STREAMS];
+            let mut x = x;
+            for b in 0..k / F::COLS {
+                for c in 0..F::COLS / CHUNK {
+                    for (w, acc) in w.iter().zip(&mut accs) {
+                        let block = w.add(b * F::PANEL_BYTES);
+                        prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), c);
+                        let Chunk { q, scale, min } = F::unpack::<S>(block, c, part);
+                        *acc = accumulate::<S, F::Shape, 1>(
+                            *acc,
+                            |i| q[i],
+                            |s| scale[s],
+                            |s| min[s],
+                            F::OFFSET,
+                            [x.cast()],
+                        );
+                    }
+                    x = x.add(BLOCK_BYTES);
+                }
+            }
+            for ([acc], tile) in accs.into_iter().zip(tiles) {
+                S::store_f(tile.add(S::LANES * part), acc);
+            }
+        }
     }
 }
 

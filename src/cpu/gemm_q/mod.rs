@@ -69,7 +69,7 @@ mod wide;
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{PanelFn, PanelKernel};
+use super::panel::{LANES, PanelFn, PanelKernel, StreamsFn};
 use crate::dtype::DType;
 use format::Format;
 use simd::Simd;
@@ -149,8 +149,18 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 => (run::<simd::Zmm, F>, 1, unpacked, "avx512"),
     };
+    // Of smaller types the arithmetic takes as long as memory, and goes better panel by panel.
+    let heavy = F::PANEL_BYTES >= F::COLS * LANES;
+    let streams: Option<StreamsFn> = match path {
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 if heavy => Some(wide::streams::<F>),
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx512 if heavy => Some(simd::streams::<F>),
+        _ => None,
+    };
     k.is_multiple_of(F::COLS).then_some(PanelKernel {
         func,
+        streams,
         panels,
         scratch_bytes,
         name,

@@ -90,5 +90,5 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Ymm;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Zmm;
+pub(crate) use avx512::{Zmm, streams};
 pub(crate) use portable::Portable;

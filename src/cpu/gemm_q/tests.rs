@@ -3,7 +3,7 @@
 use super::*;
 use crate::cpu::activation::{self, BLOCK_LEN, Block, Form};
 use crate::cpu::pack::{pack_panel, packed_panel_bytes};
-use crate::cpu::panel::LANES;
+use crate::cpu::panel::STREAMS;
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -169,6 +169,25 @@ impl Case {
             );
         }
         let bytes = &tile[..rows * LANES * 4];
+        if let (Some(streams), 1) = (kernel.streams, rows) {
+            // Beside panels of zeros, and at every place among them.
+            let zeros = aligned(self.packed.len());
+            for place in 0..STREAMS {
+                let mut panels = [zeros.as_ptr(); STREAMS];
+                panels[place] = self.packed.as_ptr();
+                let mut tiles = [[f32::NAN; LANES]; STREAMS];
+                let out = tiles.each_mut().map(|tile| tile.as_mut_ptr());
+                // SAFETY: as above.
+                unsafe { streams(panels, self.k, x.as_ptr(), out) };
+                for (at, tile) in tiles.into_iter().enumerate() {
+                    let tile = tile.map(f32::to_ne_bytes);
+                    match at == place {
+                        true => assert_eq!(tile.as_flattened(), bytes, "{}", self.dtype),
+                        false => assert_eq!(tile.map(f32::from_ne_bytes), [0.0; LANES]),
+                    }
+                }
+            }
+        }
         assert!(
             tile[rows * LANES * 4..].iter().all(|b| *b == 0),
             "past the tile"

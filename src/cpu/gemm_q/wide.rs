@@ -35,7 +35,7 @@ use super::driver::{PREFETCH_BYTES, Panel, prefetch_chunk, total};
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
 use super::simd::Ymm;
 use crate::cpu::activation::{BLOCK_BYTES, Block};
-use crate::cpu::panel::LANES;
+use crate::cpu::panel::{LANES, STREAMS};
 use core::arch::asm;
 use core::arch::x86_64::*;
 
@@ -104,29 +104,77 @@ unsafe fn one_row<F: Format>(w: *const u8, panel: &Panel, out: *mut f32) {
             let block = w.add(b * F::PANEL_BYTES);
             for c in 0..F::COLS / CHUNK {
                 prefetch_chunk::<Ymm, F>(block.wrapping_add(PREFETCH_BYTES), c);
-                let parts = [F::unpack::<Ymm>(block, c, 0), F::unpack::<Ymm>(block, c, 1)];
-                for s in 0..F::Shape::SCALES {
-                    let mut sums = [_mm256_setzero_si256(); PARTS];
-                    if !F::Shape::MIN {
-                        let offset = -F::OFFSET * total::<F::Shape>(x, s);
-                        sums = [_mm256_set1_epi32(offset); PARTS];
-                    }
-                    for i in s * GROUPS / F::Shape::SCALES..(s + 1) * GROUPS / F::Shape::SCALES {
-                        for (part, sum) in sums.iter_mut().enumerate() {
-                            for (odd, codes) in split(parts[part].q[i]).into_iter().enumerate() {
-                                let products = _mm256_madd_epi16(codes, pair(x, 2 * i + odd));
-                                *sum = _mm256_add_epi32(*sum, products);
-                            }
-                        }
-                    }
-                    let scale = [parts[0].scale[s], parts[1].scale[s]];
-                    let min = [parts[0].min[s], parts[1].min[s]];
-                    acc = accumulate::<F::Shape>(acc, sums, scale, min, x, s);
-                }
+                acc = add_chunk::<F>(acc, block, c, x);
                 x = x.add(1);
             }
         }
         store(acc, out);
+    }
+}
+
+/// One activation row against several packed panels, in turns of a chunk.
+///
+/// # Safety
+/// What [`crate::cpu::panel::StreamsFn`] demands, on a machine with AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn streams<F: Format>(
+    w: [*const u8; STREAMS],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; STREAMS],
+) {
+    // SAFETY: the blocks of `k` columns lie one after another in each panel, as do those of the activation row.
+    unsafe {
+        let mut accs = [[_mm256_setzero_ps(); PARTS]; STREAMS];
+        let mut x = x.cast::<Block>();
+        for b in 0..k / F::COLS {
+            for c in 0..F::COLS / CHUNK {
+                for (w, acc) in w.iter().zip(&mut accs) {
+                    let block = w.add(b * F::PANEL_BYTES);
+                    *acc = add_chunk::<F>(*acc, block, c, x);
+                }
+                x = x.add(1);
+            }
+        }
+        for (acc, tile) in accs.into_iter().zip(tiles) {
+            store(acc, tile);
+        }
+    }
+}
+
+/// Adds the products of chunk `c` of a packed panel's `block` with `x`.
+///
+/// # Safety
+/// As [`panels`].
+#[inline(always)]
+unsafe fn add_chunk<F: Format>(
+    mut acc: [__m256; PARTS],
+    block: *const u8,
+    c: usize,
+    x: *const Block,
+) -> [__m256; PARTS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let parts = [F::unpack::<Ymm>(block, c, 0), F::unpack::<Ymm>(block, c, 1)];
+        for s in 0..F::Shape::SCALES {
+            let mut sums = [_mm256_setzero_si256(); PARTS];
+            if !F::Shape::MIN {
+                let offset = -F::OFFSET * total::<F::Shape>(x, s);
+                sums = [_mm256_set1_epi32(offset); PARTS];
+            }
+            for i in s * GROUPS / F::Shape::SCALES..(s + 1) * GROUPS / F::Shape::SCALES {
+                for (part, sum) in sums.iter_mut().enumerate() {
+                    for (odd, codes) in split(parts[part].q[i]).into_iter().enumerate() {
+                        let products = _mm256_madd_epi16(codes, pair(x, 2 * i + odd));
+                        *sum = _mm256_add_epi32(*sum, products);
+                    }
+                }
+            }
+            let scale = [parts[0].scale[s], parts[1].scale[s]];
+            let min = [parts[0].min[s], parts[1].min[s]];
+            acc = accumulate::<F::Shape>(acc, sums, scale, min, x, s);
+        }
+        acc
     }
 }
 

@@ -42,8 +42,11 @@ struct State {
     cache: Vec<u32>,
     /// What was chosen, for which position.
     ring: Vec<Option<(u32, u32)>>,
-    /// Positions that were expected and not asked for.
+    /// Positions that were expected and not asked for, and the last that was expected.
     unread: BTreeSet<u32>,
+    expected: u32,
+    /// How often it was asked whether it is idle.
+    queries: u32,
     /// Steps it takes when it is looked at: the last two digits of a sequence that repeats late.
     pace: u32,
     /// Where, and how, it ends.
@@ -117,6 +120,7 @@ impl Backend for Device {
             let taken = state.unread.iter().find(|&&of| of % RING == slot);
             assert_eq!(taken, None, "{position} takes the slot");
             state.unread.insert(position);
+            state.expected = position;
             state.ring[slot as usize] = None;
         }
         Ok(())
@@ -125,6 +129,10 @@ impl Backend for Device {
     fn told(&self, position: u32) -> Result<bool, BackendError> {
         let mut state = self.state();
         state.get_on();
+        assert!(
+            position + RING > state.expected,
+            "{position}'s slot is of another"
+        );
         let slot = state.ring[(position % RING) as usize];
         Ok(slot.is_some_and(|(of, _)| of == position))
     }
@@ -136,7 +144,7 @@ impl Backend for Device {
             Some((of, token)) if of == position => Ok(Ok(token)),
             other => Err(BackendError::Gpu(GpuError::NotTold {
                 position,
-                found: other.map_or(u32::MAX, |(of, _)| of),
+                found: other.map(|(of, _)| of),
             })),
         }
     }
@@ -165,6 +173,7 @@ impl Recording for Steps {
             state.queued -= 1;
         }
         state.unread.clear();
+        state.expected = 0;
         (state.position, state.token) = (step.position, step.tokens[0]);
         state.step();
         drop(state);
@@ -184,7 +193,8 @@ impl Recording for Steps {
     }
 
     fn is_idle(&self) -> Result<bool, BackendError> {
-        let state = self.0.state();
+        let mut state = self.0.state();
+        state.queries += 1;
         match state.is_stuck() {
             Some(End::Fails) => Err(BackendError::Gpu(GpuError::MissingWeight {
                 name: "made up".into(),
@@ -276,6 +286,29 @@ fn every_token_comes_once_and_in_order_at_any_pace() {
         }
         let most = device.state().most_queued;
         assert!(most <= GROUPS as u32 * GROUP_MOST, "{most} were queued");
+    }
+}
+
+#[test]
+fn who_reads_late_is_waited_for_without_asking_the_driver() {
+    for pause in [1, 20, 70, 150] {
+        let (mut session, device) = session(9, None);
+        session.step(7).expect("the device goes on");
+        let mut decode = session.decode(300).expect("a step was taken");
+        for (index, expected) in text(0, 7).take(300).enumerate() {
+            if index == pause {
+                // Everything that is queued is done meanwhile.
+                let mut state = device.state();
+                while state.queued > 0 {
+                    state.step();
+                    state.queued -= 1;
+                }
+            }
+            let token = decode.next().expect("the device goes on");
+            assert_eq!(token, Some(expected));
+        }
+        let queries = device.state().queries;
+        assert!(queries < 150, "asked {queries} times");
     }
 }
 

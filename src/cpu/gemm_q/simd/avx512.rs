@@ -4,6 +4,7 @@ use super::Simd;
 use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
+use crate::cpu::panel::STREAMS;
 use core::arch::x86_64::*;
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
@@ -164,4 +165,17 @@ impl Simd for Zmm {
         // SAFETY: the caller's promise.
         unsafe { tile_by_rows!(tile_of, H, tile, 1 2 3 4 5 6 7 8 9 10 11 12) }
     }
+}
+
+/// # Safety
+/// As [`driver::streams`], on a machine with the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) unsafe fn streams<F: Format>(
+    w: [*const u8; STREAMS],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; STREAMS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe { driver::streams::<Zmm, F>(w, k, x, tiles) }
 }
