@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One `run` holding 1,000 barriers, and one holding none.
 fn team(criterion: &mut Criterion) {
     for threads in [1, 2] {
-        let team = Team::new(threads);
+        let team = Team::new(threads).expect("the threads start");
         let total = AtomicU64::new(0);
         team.run(&|worker| {
             worker.barrier();

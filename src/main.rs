@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use greta_infer::cli::{args::Cli, error, run};
+use greta_infer::cli::{args::Cli, error, output::printable, run};
 
 fn main() -> ExitCode {
     let process_start = Instant::now();
@@ -22,8 +22,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_silent() {
-                // If standard error is closed as well, there is nobody left to tell.
-                let _nobody = writeln!(std::io::stderr(), "error: {error}");
+                // Each of its lines: it may quote what a file says. If standard error is closed as well, there is nobody
+                // left to tell.
+                let text = error.to_string();
+                let lines: Vec<String> = text.split('\n').map(printable).collect();
+                let _nobody = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
             }
             ExitCode::from(error.exit_code())
         }

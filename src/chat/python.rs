@@ -3,46 +3,67 @@
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+/// Layers that a value is printed with, and bytes: one that holds itself has no end.
+const LAYERS: usize = 200;
+const LONGEST: usize = 1 << 26;
+
 /// `str(value)`, and nothing for a value that is undefined.
 pub(super) fn display(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => String::new(),
         ValueKind::String => value.as_str().unwrap_or_default().to_string(),
-        _ => repr(value),
+        _ => {
+            let mut out = String::new();
+            repr(value, LAYERS, &mut out);
+            out
+        }
     }
 }
 
-/// `repr(value)`
-fn repr(value: &Value) -> String {
+/// `repr(value)`, of which what lies below `layers` is `...`
+fn repr(value: &Value, layers: usize, out: &mut String) {
+    if layers == 0 || out.len() > LONGEST {
+        out.push_str("...");
+        return;
+    }
     match value.kind() {
-        ValueKind::None => "None".to_string(),
-        ValueKind::Bool if value.is_true() => "True".to_string(),
-        ValueKind::Bool => "False".to_string(),
-        ValueKind::String => quote(value.as_str().unwrap_or_default()),
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool if value.is_true() => out.push_str("True"),
+        ValueKind::Bool => out.push_str("False"),
+        ValueKind::String => out.push_str(&quote(value.as_str().unwrap_or_default())),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<String> = value
-                .try_iter()
-                .into_iter()
-                .flatten()
-                .map(|v| repr(&v))
-                .collect();
-            match (value.is_tuple(), items.as_slice()) {
-                (true, [item]) => format!("({item},)"),
-                (true, items) => format!("({})", items.join(", ")),
-                (false, items) => format!("[{}]", items.join(", ")),
+            let (open, close) = match value.is_tuple() {
+                true => ('(', ')'),
+                false => ('[', ']'),
+            };
+            out.push(open);
+            let mut count = 0;
+            for item in value.try_iter().into_iter().flatten() {
+                if count > 0 {
+                    out.push_str(", ");
+                }
+                repr(&item, layers - 1, out);
+                count += 1;
             }
+            if value.is_tuple() && count == 1 {
+                out.push(',');
+            }
+            out.push(close);
         }
         ValueKind::Map => {
-            let keys = value.try_iter().into_iter().flatten();
-            let items: Vec<String> = keys
-                .map(|key| {
-                    let item = value.get_item(&key).unwrap_or(Value::UNDEFINED);
-                    format!("{}: {}", repr(&key), repr(&item))
-                })
-                .collect();
-            format!("{{{}}}", items.join(", "))
+            out.push('{');
+            for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                repr(&key, layers - 1, out);
+                out.push_str(": ");
+                let item = value.get_item(&key).unwrap_or(Value::UNDEFINED);
+                repr(&item, layers - 1, out);
+            }
+            out.push('}');
         }
-        _ => value.to_string(),
+        _ => out.push_str(&value.to_string()),
     }
 }
 
@@ -134,6 +155,10 @@ struct Dump {
 
 impl Dump {
     fn value(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > LAYERS || out.len() > LONGEST {
+            let text = format!("tojson: a value of more than {LAYERS} layers, or {LONGEST} bytes");
+            return Err(Error::new(ErrorKind::BadSerialization, text));
+        }
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

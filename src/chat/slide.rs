@@ -76,7 +76,10 @@ fn kept_turns(
 /// # Panics
 /// When `keep` leaves no room for two tokens more.
 pub fn drop_pieces(tokens: &[u32], keep: usize, context: usize) -> Vec<u32> {
-    assert!(keep + 2 <= context, "{keep} kept of {context}");
+    assert!(
+        keep.saturating_add(2) <= context,
+        "{keep} kept of {context}"
+    );
     let keep = keep.min(tokens.len());
     let newest = ((context - keep) / 2).min(tokens.len() - keep);
     let mut out = Vec::with_capacity(context);

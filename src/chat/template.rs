@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::thread;
 
 use jiff::ZonedDateTime;
 use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
@@ -13,8 +14,15 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::{ChatError, Message, python};
 
-/// What a template may compute; a conversation of a million tokens takes a fraction of it.
-const FUEL: u64 = 200_000_000;
+/// What a template may compute: instructions of the engine's. A message takes a hundred or so.
+const FUEL: u64 = 5_000_000;
+
+/// Bytes of a template; those that models bring have up to 20,000.
+const LONGEST: usize = 1 << 16;
+
+/// Bytes of stack that reading and rendering get: the engine calls itself for each operand of a long expression and each
+/// layer of a deep value, of which [`LONGEST`] and [`FUEL`] leave so many. Only what is used is ever there.
+const STACK: usize = 1 << 29;
 
 /// The texts of the special tokens that templates name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +50,7 @@ pub struct Variables {
 ///
 /// The environment is that of `transformers`: `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`,
 /// `strftime_now`, its `tojson`, Python's methods of strings, lists and dicts, and `generation` blocks, which render as
-/// their content. `tools` and `documents` are none. Work is bounded, so that no template hangs.
+/// their content. `tools` and `documents` are none. Instructions and the depth of calls are bounded; memory is not.
 pub struct Template {
     environment: Environment<'static>,
     name: String,
@@ -107,7 +115,15 @@ impl Template {
                 }
             }
         });
-        let added = environment.add_template_owned(NAME, without_generation(source));
+        if source.len() > LONGEST {
+            return Err(ChatError::Syntax {
+                name: name.to_string(),
+                line: 1,
+                message: format!("it has {} bytes, of {LONGEST} at most", source.len()),
+            });
+        }
+        let source_text = without_generation(source);
+        let added = deep(|| environment.add_template_owned(NAME, source_text));
         added.map_err(|error| ChatError::Syntax {
             name: name.to_string(),
             line: error.line().unwrap_or(1),
@@ -161,9 +177,7 @@ impl Template {
             .into_iter()
             .filter_map(|(name, v)| Some((name, v?)));
         let context: BTreeMap<&str, Value> = defined.collect();
-        template
-            .render(context)
-            .map_err(|error| self.failure(&error))
+        deep(|| template.render(context)).map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatError {
@@ -187,6 +201,25 @@ impl Template {
             line,
             message,
         }
+    }
+}
+
+/// Calls `work` on a thread with a [`STACK`], or here where the system starts none.
+fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let mut work = Some(work);
+    let mut done = None;
+    thread::scope(|scope| {
+        let (work, done) = (&mut work, &mut done);
+        let call = move || *done = work.take().map(|work| work());
+        // A panic in it goes on here, when the scope ends.
+        let _started = thread::Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(scope, call);
+    });
+    match (done, work) {
+        (Some(done), _) => done,
+        (None, Some(work)) => work(),
+        (None, None) => unreachable!("work that was begun ends, or panics"),
     }
 }
 
@@ -244,3 +277,6 @@ fn without_generation(source: &str) -> String {
     out.push_str(rest);
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,7 +198,7 @@ fn chat_prompt(
 
 /// Whether keeping so many tokens leaves room to slide.
 pub fn check_keep(keep: usize, context: usize) -> Result<(), CliError> {
-    if keep + 2 <= context {
+    if keep.saturating_add(2) <= context {
         return Ok(());
     }
     Err(CliError::Input(format!(

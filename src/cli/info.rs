@@ -10,7 +10,7 @@ use super::args::{Format, InfoArgs};
 use super::config::Config;
 use super::error::{CliError, chain};
 use super::load;
-use super::output::{self, bytes};
+use super::output::{self, bytes, printable};
 use super::progress::Progress;
 use super::source::{Origin, Source};
 use crate::dtype::DType;
@@ -194,7 +194,7 @@ fn types(checkpoint: &Checkpoint) -> Vec<TypeRow> {
 
 fn text(json: &Json) -> String {
     let unknown = || "unknown".to_string();
-    let row = |name: &str, value: String| format!("{name:<16} {value}\n");
+    let row = |name: &str, value: String| format!("{name:<16} {}\n", printable(&value));
     let mut out = String::new();
     out += &row(
         "file",
@@ -238,7 +238,7 @@ fn text(json: &Json) -> String {
     );
     out += "\nhyperparameters\n";
     for (key, value) in &json.hyperparameters {
-        out += &format!("  {key:<36} {value}\n");
+        out += &format!("  {:<36} {value}\n", printable(key));
     }
     out += "\ntensor types\n";
     for row in &json.types {
@@ -256,7 +256,7 @@ fn text(json: &Json) -> String {
             let shape = format!("{:?}", row.shape);
             out += &format!(
                 "  {:<32} {:<8} {shape:<18} {:>10}\n",
-                row.name,
+                printable(&row.name),
                 row.dtype,
                 bytes(row.bytes)
             );

@@ -2,6 +2,8 @@
 //! answer, never the conversation.
 
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,11 +25,17 @@ pub fn catch() -> Result<(), CliError> {
     .map_err(CliError::runtime)
 }
 
-/// Lets SIGTERM end the process as it always does, but not before the file that is not finished is removed.
+/// Lets SIGTERM, SIGHUP and SIGQUIT end the process as they always do, but not before the file that is not finished is
+/// removed, and makes a file that grows past its limit an error.
 #[cfg(unix)]
 pub fn catch_termination() -> Result<(), CliError> {
-    use signal_hook::{consts::SIGTERM, iterator::Signals, low_level};
-    let mut signals = Signals::new([SIGTERM]).map_err(CliError::runtime)?;
+    use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGXFSZ};
+    use signal_hook::{flag, iterator::Signals, low_level};
+    // Who starts a program to outlive the terminal has it ignore these.
+    let caught = [SIGTERM, SIGHUP, SIGQUIT].into_iter();
+    let caught: Vec<i32> = caught.filter(|&signal| !is_ignored(signal)).collect();
+    let mut signals = Signals::new(&caught).map_err(CliError::runtime)?;
+    flag::register(SIGXFSZ, Arc::default()).map_err(CliError::runtime)?;
     let wait = move || {
         for signal in signals.forever() {
             remove_unfinished();
@@ -38,6 +46,17 @@ pub fn catch_termination() -> Result<(), CliError> {
     let thread = std::thread::Builder::new().name("termination".into());
     thread.spawn(wait).map_err(CliError::runtime)?;
     Ok(())
+}
+
+/// Whether the process was started to ignore a signal.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed; a `sigaction` is written, for which there is room, and zeros are one too.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Nothing else ends a process by asking.

@@ -14,7 +14,7 @@ mod graph;
 mod info;
 mod interrupt;
 mod load;
-mod output;
+pub mod output;
 mod perplexity;
 mod profile;
 pub mod progress;
@@ -23,6 +23,7 @@ mod svg;
 mod text;
 mod threads;
 mod tokenize;
+mod whole_file;
 
 use std::time::Instant;
 

@@ -28,6 +28,16 @@ pub fn note(quiet: bool, line: &str) {
     }
 }
 
+/// `text` with its control characters escaped: what a file says of itself neither moves a terminal's cursor nor looks like
+/// a line of ours.
+pub fn printable(text: &str) -> String {
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
 /// A rate, or nothing if no time passed: JSON has no infinity.
 pub fn per_second(count: f64, seconds: f64) -> Option<f64> {
     (seconds > 0.0).then(|| count / seconds)

@@ -87,17 +87,12 @@ struct Units {
 }
 
 impl Units {
-    /// All of `units`: several at a time, a part of the range from each other, where there is one row and a kernel for
-    /// it, and then the rest one by one. Units from `whole` on have fewer columns than the others.
-    fn of(
-        units: Range<usize>,
-        whole: usize,
-        rows: usize,
-        kernel: &PanelKernel,
-    ) -> impl Iterator<Item = Units> {
-        let together = match kernel.streams {
-            Some(_) if rows == 1 => units.end.min(whole).saturating_sub(units.start),
-            _ => 0,
+    /// All of `units`, with `together` several at a time, a part of the range from each other, and then the rest one by
+    /// one. Units from `whole` on have fewer columns than the others.
+    fn of(units: Range<usize>, whole: usize, together: bool) -> impl Iterator<Item = Units> {
+        let together = match together {
+            true => units.end.min(whole).saturating_sub(units.start),
+            false => 0,
         };
         let (start, step) = (units.start, together / STREAMS);
         let several = (start..start + step).map(move |first| Units {
@@ -127,6 +122,11 @@ impl Segment {
     /// Those that have all their columns.
     fn whole_units(&self) -> usize {
         self.matrix.rows / GEMM_UNIT_COLS
+    }
+
+    /// Whether units of one row are quicker together.
+    fn is_quicker_together(&self, rows: usize) -> bool {
+        rows == 1 && self.kernel.streams.is_some()
     }
 
     /// Columns of a unit.
@@ -160,7 +160,8 @@ impl Segment {
             ..
         } = self.kernel;
         let panels_of = |unit: usize| base.wrapping_add(unit * PANELS * panel_bytes);
-        if let (Some(streams), STREAMS) = (streams, units.count) {
+        if units.count > 1 {
+            let streams = streams.expect("only for this are units run together");
             for panel in 0..PANELS {
                 let w = array::from_fn(|i| {
                     panels_of(units.first + i * units.step).wrapping_add(panel * panel_bytes)
@@ -220,7 +221,8 @@ impl Gemm {
             let end = share.end.min(before + units);
             if share.start < end {
                 let mine = share.start - before..end - before;
-                for units in Units::of(mine, segment.whole_units(), rows, &segment.kernel) {
+                let together = segment.is_quicker_together(rows);
+                for units in Units::of(mine, segment.whole_units(), together) {
                     // SAFETY: the caller's promise; these are units of this segment.
                     unsafe {
                         segment.run(input, units, rows, scratch.tiles, scratch.kernel);
@@ -289,7 +291,8 @@ impl Gated {
     pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
         let share = worker.share(self.gate.units());
-        for units in Units::of(share, self.gate.whole_units(), rows, &self.gate.kernel) {
+        let together = self.gate.is_quicker_together(rows) && self.up.is_quicker_together(rows);
+        for units in Units::of(share, self.gate.whole_units(), together) {
             let sums = units.count * PANELS * rows * LANES;
             // SAFETY: the caller's promise; both tiles together are `tile_bytes` long.
             unsafe {
@@ -336,6 +339,34 @@ impl Gated {
                     let y = y.cast::<f32>().add(at * GEMM_UNIT_COLS);
                     y.copy_from_nonoverlapping(block.as_ptr(), cols);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_is_run_once_and_whole_ones_together() {
+        for (start, end, whole) in [(0, 1, 1), (0, 3, 3), (5, 9, 9), (3, 50, 49), (2, 21, 20)] {
+            for together in [false, true] {
+                let mut seen = Vec::new();
+                for units in Units::of(start..end, whole, together) {
+                    assert!(units.count == 1 || units.count == STREAMS && together);
+                    let places: Vec<_> = units.each(1).collect();
+                    if units.count > 1 {
+                        assert!(places.iter().all(|&(unit, _)| unit < whole));
+                    }
+                    for (i, (unit, at)) in places.into_iter().enumerate() {
+                        assert_eq!(at, i * PANELS * LANES);
+                        seen.push(unit);
+                    }
+                }
+                seen.sort_unstable();
+                let all: Vec<usize> = (start..end).collect();
+                assert_eq!(seen, all);
             }
         }
     }

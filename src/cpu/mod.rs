@@ -65,6 +65,11 @@ pub enum CpuError {
         bytes: u64,
         source: std::io::Error,
     },
+    #[error("the system starts no {threads} threads: {source}; ask for fewer with --threads")]
+    Threads {
+        threads: usize,
+        source: std::io::Error,
+    },
     #[error("weight {name} is in the program but not in the model")]
     MissingWeight { name: String },
     #[error("{kernel}: no CPU kernel for {what} with instruction set {isa}")]
@@ -137,7 +142,10 @@ impl Cpu {
             state_bytes += state.bytes().next_multiple_of(64);
         }
         let states = pages("KV cache", state_bytes)?;
-        let team = Team::new(setup.threads);
+        let team = Team::new(setup.threads).map_err(|source| CpuError::Threads {
+            threads: setup.threads,
+            source,
+        })?;
         let begin = Instant::now();
         let weights = Weights::prepare(programs, &team, fetch, progress)?;
         let loading = Loading {

@@ -11,6 +11,7 @@
 
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
 use std::sync::Arc;
@@ -200,9 +201,9 @@ pub struct Team {
 impl Team {
     /// A team of `threads` threads, the caller included; 0 is taken as 1.
     ///
-    /// # Panics
-    /// When the system refuses a thread.
-    pub fn new(threads: usize) -> Team {
+    /// # Errors
+    /// Where the system refuses a thread.
+    pub fn new(threads: usize) -> io::Result<Team> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             barrier: Barrier::new(
@@ -216,19 +217,20 @@ impl Team {
             busy: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
-        let threads = (1..threads)
-            .map(|index| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("team-{index}"))
-                    .spawn(move || shared.reside(index))
-                    .expect("the system starts a thread")
-            })
-            .collect();
-        let team = Team { shared, threads };
+        let mut team = Team {
+            shared,
+            threads: Vec::with_capacity(threads - 1),
+        };
+        for index in 1..threads {
+            let shared = Arc::clone(&team.shared);
+            // Without one of them the others end again, none of which has done anything.
+            let thread = thread::Builder::new().name(format!("team-{index}"));
+            team.threads
+                .push(thread.spawn(move || shared.reside(index))?);
+        }
         // A thread allocates while it starts; after this nothing does.
         team.run(&|_| {});
-        team
+        Ok(team)
     }
 
     /// Threads in the team, the caller included.

@@ -197,6 +197,18 @@ impl Hyperparameters {
                 ));
             }
         }
+        for (what, value) in [
+            ("YaRN's first pair", self.rope_yarn.first),
+            ("YaRN's last pair", self.rope_yarn.last),
+            ("YaRN's part of spared frequencies", self.rope_yarn.keep),
+        ] {
+            if !value.is_finite() {
+                return Err(bad(what, value.to_string(), "a finite number".into()));
+            }
+        }
+        if self.window == Some(0) {
+            return Err(bad("window", "0".into(), "at least one position".into()));
+        }
         for (what, pattern) in [
             ("layers with a window", &self.windowed_layers),
             ("layers that RoPE turns", &self.rotated_layers),

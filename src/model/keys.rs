@@ -292,9 +292,16 @@ fn scale_positions(keys: &Keys<'_>, hyper: &mut Hyperparameters) -> Result<(), M
                 let wave = trained / (f64::from(turns) * std::f64::consts::TAU);
                 dims * wave.ln() / (2.0 * base.ln())
             };
-            let fast = number("yarn_beta_fast")?.unwrap_or(32.0);
-            let slow = number("yarn_beta_slow")?.unwrap_or(1.0);
-            let keep = number("yarn_ext_factor")?.filter(|&keep| keep >= 0.0);
+            let turns = |key: &str, usual: f32| match number(key)?.unwrap_or(usual) {
+                turns if turns.is_finite() && turns > 0.0 => Ok(turns),
+                turns => {
+                    let name = format!("rope.scaling.{key}");
+                    Err(keys.refuse(&name, turns.to_string(), "a positive finite number"))
+                }
+            };
+            let fast = turns("yarn_beta_fast", 32.0)?;
+            let slow = turns("yarn_beta_slow", 1.0)?;
+            let keep = number("yarn_ext_factor")?.filter(|keep| keep.is_nan() || *keep >= 0.0);
             // Longer contexts flatten attention; this sharpens it again (the paper's √(1/t)).
             let sharpen = |weight: f32| match factor {
                 factor if factor <= 1.0 => 1.0,

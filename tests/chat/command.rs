@@ -158,7 +158,7 @@ fn a_conversation_survives_what_goes_wrong() {
     ran.expect(0, &[
         "error: not UTF-8 text: bad byte 5 of a line",
         "error: /nowhere/at/all.json: cannot save: ",
-        "error: .: cannot save: not a file name",
+        "error: .: cannot save: ",
         "error: none.json: cannot read: ",
         "error: list.json: not a saved conversation: the last message has no answer",
         "error: the message alone makes 305 tokens, and the context holds 256: shorten it or raise --ctx",

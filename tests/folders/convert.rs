@@ -221,7 +221,7 @@ fn the_binary_runs_a_folder_in_another_type() {
         .expect(3, &["bad.toml:2:12", "iq4_nl", "Q8_0"]);
 }
 
-/// Ctrl-C leaves neither the file nor a part of it, and SIGTERM no part.
+/// Ctrl-C leaves neither the file nor a part of it, and SIGTERM and a terminal that goes no part.
 #[test]
 #[cfg(unix)]
 fn an_interrupted_conversion_leaves_nothing() {
@@ -248,7 +248,7 @@ fn an_interrupted_conversion_leaves_nothing() {
         "config.json",
         &serde_json::json!({"vocab_size": rows}),
     );
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let mut command = bench.command(&[
             "convert",
             &folder.path().display().to_string(),

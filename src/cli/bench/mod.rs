@@ -24,7 +24,7 @@ use super::config::Config;
 use super::error::CliError;
 use super::load::{self, Loaded, Wanted};
 use super::progress::Progress;
-use super::{output, profile};
+use super::{output, profile, whole_file};
 use crate::model::Logits;
 use crate::runtime::{self, Part, Session};
 use crate::tokenizer::{Encode, Tokenizer};
@@ -165,7 +165,7 @@ fn tune(session: &Session, file: &Path) -> Result<(), CliError> {
         return Err(CliError::Input(text));
     };
     let failed = |error| CliError::Input(format!("--tune {}: {error}", file.display()));
-    std::fs::write(file, &table).map_err(failed)?;
+    whole_file::write(file, table.as_bytes()).map_err(failed)?;
     output::text(&table)
 }
 

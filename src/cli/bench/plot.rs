@@ -1,6 +1,5 @@
 //! `bench --compare … --plot FILE`: time a token against the context, both ways.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::super::error::CliError;
 use super::super::generate::ms;
 use super::super::output::figure;
 use super::super::svg::{Chart, Line, svg};
+use super::super::whole_file;
 use super::compare::{Comparison, MODES, steps};
 use super::measure::{go_to, made_up_tokens, percentile};
 use crate::runtime::Session;
@@ -110,12 +110,12 @@ pub fn write(
             line("eager", &|c| c.eager_ms_p50),
         ],
     };
-    fs::write(file, svg(&chart)).map_err(|error| unwritable(file, &error))
+    whole_file::write(file, svg(&chart).as_bytes()).map_err(|error| unwritable(file, &error))
 }
 
 /// Fails now if the plot could not be written later, when everything has been measured.
 pub fn check(file: &Path) -> Result<(), CliError> {
-    fs::write(file, "").map_err(|error| unwritable(file, &error))
+    whole_file::check(file).map_err(|error| unwritable(file, &error))
 }
 
 fn unwritable(file: &Path, error: &io::Error) -> CliError {

@@ -65,7 +65,7 @@ pub(super) unsafe fn gemv<L: Lanes, E: Element>(
 }
 
 /// One activation row against several panels of 16 rows, a row of each side by side: the sums of [`gemv`]. Asking for
-/// weights ahead as well helps where registers have 16 lanes, and costs a quarter of the speed of a Zen 3.
+/// weights ahead as well gives an Emerald Rapids core 6 % more tokens and takes 6 to 20 % from a Zen 3.
 ///
 /// # Safety
 /// As for [`gemv`] with one row and 16 lanes, for each panel and its tile.

@@ -43,7 +43,8 @@
 //! each product takes two. On a core of Emerald Rapids whose other thread works, a twin of this loop in C made 80 to 88
 //! GMAC/s with loads of their own and 101 to 107 with operands at `[base]`, and a whole prompt's products here 59 to 74
 //! (98 to 104 with the other thread idle, the twin with loads 112 to 125). So a row's address has a register of its own
-//! now (`driver::tile`); what that gives here has not been measured.
+//! now (`driver::tile`): there, on two such threads, prompts of SmolLM2-135M of 512 tokens went from 864 to 969 a second in
+//! Q4_0 (medians of six, in turns) and from 897 to 1,071 in Q8_0.
 //!
 //! AMX was written and taken out again: 16 rows by 16 lanes by 32 columns are two products of tiles, but their sums leave a
 //! tile through memory only, and do so every 32 columns, since these share a scale. On a core of Emerald Rapids whose other

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 /// In every round each thread writes its cell, and after the barrier reads everybody's: a barrier that lets one
 /// through early gives a wrong sum.
 fn check(threads: usize, runs: usize, rounds: u64) {
-    let team = Team::new(threads);
+    let team = Team::new(threads).expect("the threads start");
     let cells: Vec<AtomicU64> = (0..team.count()).map(|_| AtomicU64::new(0)).collect();
     let total = AtomicU64::new(0);
     for run in 0..runs as u64 {
@@ -47,7 +47,7 @@ fn more_threads_than_cores_still_progress() {
 
 #[test]
 fn sleeping_threads_wake() {
-    let team = Team::new(3);
+    let team = Team::new(3).expect("the threads start");
     for _ in 0..20 {
         thread::sleep(5 * IDLE_SPIN);
         let seen = AtomicU64::new(0);
@@ -60,7 +60,7 @@ fn sleeping_threads_wake() {
 
 #[test]
 fn a_team_never_run_ends() {
-    drop(Team::new(4));
+    drop(Team::new(4).expect("the threads start"));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn shares_cover_every_unit_once() {
 #[test]
 #[ignore = "ends its process; run by the test below"]
 fn panics_beside_a_barrier() {
-    Team::new(2).run(&|worker| {
+    Team::new(2).expect("the threads start").run(&|worker| {
         assert_eq!(worker.index, 0, "a worker's failure");
         worker.barrier();
     });

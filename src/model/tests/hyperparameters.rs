@@ -127,6 +127,23 @@ fn yarn() {
     assert_eq!(said.yarn, expected);
     let multiplied = read_yarn(|m| drop(m.insert("toy.rope.scaling.yarn_log_multiplier", 1f32)));
     assert_eq!(multiplied.yarn.magnitude, 1.0, "both magnitudes are one");
+    for key in ["yarn_beta_fast", "yarn_beta_slow", "yarn_ext_factor"] {
+        let mut metadata = metadata();
+        metadata.insert("toy.rope.scaling.type", "yarn");
+        metadata.insert("toy.rope.scaling.factor", 4.0f32);
+        metadata.insert(format!("toy.rope.scaling.{key}"), f32::NAN);
+        let read = Hyperparameters::from_metadata(&metadata, &definition());
+        let error = read.expect_err("not a number").to_string();
+        assert!(error.contains("NaN"), "{key}: {error}");
+    }
+}
+
+#[test]
+fn a_window_has_a_position() {
+    let mut hyper = Hyperparameters::from_metadata(&metadata(), &definition()).expect("it runs");
+    hyper.window = Some(0);
+    let error = hyper.check("a.toml").expect_err("no position").to_string();
+    assert!(error.contains("window is 0"), "{error}");
 }
 
 /// What Gemma's files leave out is in its Definition; what they say goes before it.
