@@ -480,6 +480,31 @@ fn info_and_devices_describe() {
     assert_eq!(devices["devices"][1]["available"], false);
 }
 
+/// `info` and `convert` try the tokenizer as well, and print what a file says of itself without its control characters.
+#[test]
+fn a_tokenizer_that_nobody_knows_does_not_run() {
+    let bench = Bench::new();
+    let mut bytes = std::fs::read(&bench.model).unwrap();
+    let key = b"tokenizer.ggml.model";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len();
+    // A type, a length, and the name.
+    let length = bytes[at + 4] as usize;
+    bytes[at + 12..][..length].fill(0x1b);
+    std::fs::write(bench.path("odd.gguf"), bytes).unwrap();
+    let info = bench.run(&["info", "odd.gguf"]);
+    let info = info.expect(0, &[]);
+    assert!(
+        info.stdout.contains("runs here        no: odd.gguf: "),
+        "{info:?}"
+    );
+    assert!(!info.stdout.contains('\x1b') && info.stdout.contains("\\u{1b}"));
+    let convert = ["convert", "odd.gguf", "-o", "out.gguf"];
+    let ran = bench.run(&convert);
+    let ran = ran.expect(3, &["odd.gguf", "tokenizer.ggml.model"]);
+    assert!(!ran.stderr.contains('\x1b'));
+    assert!(!bench.path("out.gguf").exists());
+}
+
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let bench = Bench::new();

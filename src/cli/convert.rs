@@ -101,6 +101,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
     let metadata = described(checkpoint.metadata(), args.dtype, &checkpoint);
     let tensors: Vec<TensorInfo> = checkpoint.tensors().cloned().collect();
     Model::from_checkpoint(checkpoint, load::definition(&config)?).map_err(CliError::input)?;
+    load::check_tokenizer(&metadata).map_err(CliError::input)?;
 
     if let Some(keys) = unread_elsewhere(&metadata).map_err(CliError::input)? {
         let file = args.output.display();

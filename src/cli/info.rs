@@ -139,10 +139,10 @@ fn describe(checkpoint: Checkpoint, config: &Config, tensors: bool) -> Result<Js
         tensors: tensors.then(|| rows.collect()),
     };
     let definition = load::definition(config)?;
-    if let Err(error) = Model::from_checkpoint(checkpoint, definition) {
-        json.runs = false;
-        json.problem = Some(chain(&error));
-    }
+    let tokenizer = load::check_tokenizer(metadata).map_err(|error| chain(&error));
+    let model = Model::from_checkpoint(checkpoint, definition).map_err(|error| chain(&error));
+    json.problem = model.err().or(tokenizer.err());
+    json.runs = json.problem.is_none();
     Ok(json)
 }
 

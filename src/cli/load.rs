@@ -14,7 +14,7 @@ use crate::import;
 use crate::loader::{Checkpoint, Metadata};
 use crate::model::{Definition, Logits, Model};
 use crate::runtime::{BackendError, Session, SessionError, SessionOptions};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Far beyond any machine's cores and any model's context: what is larger is a slip of the finger.
 const THREADS_MAX: u32 = 1024;
@@ -71,6 +71,14 @@ fn open(file: &Path, config: &Config, progress: &Progress) -> Result<Checkpoint,
 pub fn tokenizer(config: &Config, progress: &Progress) -> Result<Tokenizer, CliError> {
     let checkpoint = checkpoint(config, progress)?;
     Tokenizer::from_metadata(checkpoint.metadata()).map_err(CliError::input)
+}
+
+/// Tries the tokenizer of a model that has one: what is wrong with it.
+pub fn check_tokenizer(metadata: &Metadata) -> Result<(), TokenizerError> {
+    match metadata.get("tokenizer.ggml.model") {
+        Some(_) => Tokenizer::from_metadata(metadata).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Loads everything. The tokenizer is built on its own thread meanwhile, from the same mapped file.
