@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use greta_infer::cli::{args::Cli, error, output::printable, run};
+use greta_infer::cli::{args::Cli, error, printable, run};
 
 fn main() -> ExitCode {
     let process_start = Instant::now();

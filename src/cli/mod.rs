@@ -14,7 +14,7 @@ mod graph;
 mod info;
 mod interrupt;
 mod load;
-pub mod output;
+mod output;
 mod perplexity;
 mod profile;
 pub mod progress;
@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use args::Command;
 use error::CliError;
+pub use output::printable;
 
 /// Runs a command; `process_start` is what the time to the first token is counted from.
 pub fn run(command: Command, process_start: Instant) -> Result<(), CliError> {

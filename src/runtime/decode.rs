@@ -219,8 +219,10 @@ impl<'s> Decode<'s> {
 
     /// Queues `step`, or with `ahead`, where one group is left or none, as many groups as there may be.
     fn queue(&mut self, step: u32, ahead: bool) -> Result<(), SessionError> {
-        if self.groups == 0 {
-            self.see(self.queued);
+        match self.groups {
+            0 => self.see(self.queued),
+            1 => {}
+            _ => return Ok(()),
         }
         let steps = match ahead {
             true => self.session.group_steps(),
@@ -231,9 +233,6 @@ impl<'s> Decode<'s> {
             (true, 1) => 2,
             (true, _) => GROUPS,
         };
-        if self.groups > 1 {
-            return Ok(());
-        }
         for group in self.groups..groups {
             let steps = steps.min(self.most - self.queued);
             if steps == 0 {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::super::args::OnFull;
 use super::super::config::Config;
 use super::super::error::{CliError, one_line};
-use super::super::output::{self, figure, per_second};
+use super::super::output::{self, figure, per_second, printable};
 use super::super::{generate, interrupt};
 use crate::chat::{ChatError, Conversation, Prompter, fit};
 use crate::generate::{Finish, Full, Generation, Generator, Settings};
@@ -92,7 +92,7 @@ impl<'t> Talk<'t> {
 
     /// A line that says what went wrong. It is shown even if the rest is not.
     pub fn complain(&self, why: &str) {
-        let _nobody = writeln!(std::io::stderr(), "error: {}", one_line(why));
+        let _nobody = writeln!(std::io::stderr(), "error: {}", printable(&one_line(why)));
     }
 
     /// The first line.

@@ -184,25 +184,44 @@ pub(crate) unsafe fn panel<S: Simd, F: Format>(panel: &Panel) {
 unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
     // SAFETY: the blocks of `k` columns lie one after another in the panel, as do those of the activation row.
     unsafe {
-        let mut acc = [S::splat(0.0)];
+        let mut acc = S::splat(0.0);
         let mut x = panel.x;
         for b in 0..panel.k / F::COLS {
             let block = panel.w.add(b * F::PANEL_BYTES);
             for c in 0..F::COLS / CHUNK {
-                prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), c);
-                let Chunk { q, scale, min } = F::unpack::<S>(block, c, part);
-                acc = accumulate::<S, F::Shape, 1>(
-                    acc,
-                    |i| q[i],
-                    |s| scale[s],
-                    |s| min[s],
-                    F::OFFSET,
-                    [x.cast()],
-                );
+                acc = add_chunk::<S, F>(acc, block, (c, part), x);
                 x = x.add(BLOCK_BYTES);
             }
         }
-        S::store_f(panel.tile.add(S::LANES * part), acc[0]);
+        S::store_f(panel.tile.add(S::LANES * part), acc);
+    }
+}
+
+/// Adds the products of a packed panel's chunk with the activations at `x`, and asks for the one that comes
+/// [`PREFETCH_BYTES`] later. `at` is the chunk of the block, and the part of its lanes.
+///
+/// # Safety
+/// As [`panel`].
+#[inline(always)]
+unsafe fn add_chunk<S: Simd, F: Format>(
+    acc: S::F,
+    block: *const u8,
+    at: (usize, usize),
+    x: *const u8,
+) -> S::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), at.0);
+        let Chunk { q, scale, min } = F::unpack::<S>(block, at.0, at.1);
+        let [acc] = accumulate::<S, F::Shape, 1>(
+            [acc],
+            |i| q[i],
+            |s| scale[s],
+            |s| min[s],
+            F::OFFSET,
+            [x.cast()],
+        );
+        acc
     }
 }
 
@@ -220,27 +239,18 @@ pub(super) unsafe fn streams<S: Simd, F: Format>(
     // SAFETY: the blocks of `k` columns lie one after another in each panel, as do those of the activation row.
     unsafe {
         for part in 0..LANES / S::LANES {
-            let mut accs = [[S::splat(0.0)]; STREAMS];
+            let mut accs = [S::splat(0.0); STREAMS];
             let mut x = x;
             for b in 0..k / F::COLS {
                 for c in 0..F::COLS / CHUNK {
                     for (w, acc) in w.iter().zip(&mut accs) {
                         let block = w.add(b * F::PANEL_BYTES);
-                        prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), c);
-                        let Chunk { q, scale, min } = F::unpack::<S>(block, c, part);
-                        *acc = accumulate::<S, F::Shape, 1>(
-                            *acc,
-                            |i| q[i],
-                            |s| scale[s],
-                            |s| min[s],
-                            F::OFFSET,
-                            [x.cast()],
-                        );
+                        *acc = add_chunk::<S, F>(*acc, block, (c, part), x);
                     }
                     x = x.add(BLOCK_BYTES);
                 }
             }
-            for ([acc], tile) in accs.into_iter().zip(tiles) {
+            for (acc, tile) in accs.into_iter().zip(tiles) {
                 S::store_f(tile.add(S::LANES * part), acc);
             }
         }
