@@ -293,7 +293,7 @@ fn attention(criterion: &mut Criterion) {
                             base,
                             rows,
                             (out.as_mut_ptr(), width),
-                            (0, 1),
+                            0..shape.prompt_units(rows),
                             scratch.as_mut_ptr().cast(),
                         );
                     }
@@ -318,7 +318,7 @@ fn attention(criterion: &mut Criterion) {
                             v_stored.as_ptr().cast(),
                             context - 1,
                             partials.as_mut_ptr().cast(),
-                            (0, 1),
+                            0..shape.decode_units(context - 1),
                             scratch.as_mut_ptr().cast(),
                         );
                         attention_combine(

@@ -167,7 +167,7 @@ impl AttentionStep {
                 position,
                 1,
                 out,
-                (0, 1),
+                0..self.shape.prompt_units(1),
                 rest,
             );
             if self.quantise {

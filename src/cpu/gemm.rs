@@ -2,8 +2,8 @@
 //!
 //! A unit of work is 32 output columns: two panels of 16. The panel kernel leaves its sums in a
 //! tile of this thread's scratch; the epilogue takes the tile to memory, adding the residual,
-//! applying the gate, or quantising on the way. A unit is wholly one thread's, so results do not
-//! depend on how many threads there are.
+//! applying the gate, or quantising on the way. A unit is wholly one thread's, whichever comes to it
+//! first, so results do not depend on how many threads there are or how fast.
 
 use super::activation::{BLOCK_BYTES, BLOCK_LEN, quantise_row};
 use super::isa::Isa;
@@ -87,20 +87,21 @@ struct Units {
 }
 
 impl Units {
-    /// All of `units`, with `together` several at a time, a part of the range from each other, and then the rest one by
-    /// one. Units from `whole` on have fewer columns than the others.
-    fn of(units: Range<usize>, whole: usize, together: bool) -> impl Iterator<Item = Units> {
-        let together = match together {
-            true => units.end.min(whole).saturating_sub(units.start),
-            false => 0,
+    /// All of `units`, up to `most` at a time and about as many each time, a part of the range from each other. Units from
+    /// `whole` on have fewer columns than the others, and come last, one by one.
+    fn of(units: Range<usize>, whole: usize, most: usize) -> impl Iterator<Item = Units> {
+        let start = units.start;
+        let together = match most {
+            1 => 0,
+            _ => units.end.min(whole).saturating_sub(start),
         };
-        let (start, step) = (units.start, together / STREAMS);
-        let several = (start..start + step).map(move |first| Units {
-            first,
+        let step = together.div_ceil(most);
+        let several = (0..step).map(move |i| Units {
+            first: start + i,
             step,
-            count: STREAMS,
+            count: (together - i).div_ceil(step),
         });
-        let single = (start + STREAMS * step..units.end).map(|first| Units {
+        let single = (start + together..units.end).map(|first| Units {
             first,
             step: 0,
             count: 1,
@@ -124,9 +125,12 @@ impl Segment {
         self.matrix.rows / GEMM_UNIT_COLS
     }
 
-    /// Whether units of one row are quicker together.
-    fn is_quicker_together(&self, rows: usize) -> bool {
-        rows == 1 && self.kernel.streams.is_some()
+    /// The most units of `rows` rows that are quicker together.
+    fn together(&self, rows: usize) -> usize {
+        match self.kernel.streams {
+            Some(streams) if rows == 1 => streams.most,
+            _ => 1,
+        }
     }
 
     /// Columns of a unit.
@@ -163,13 +167,14 @@ impl Segment {
         if units.count > 1 {
             let streams = streams.expect("only for this are units run together");
             for panel in 0..PANELS {
-                let w = array::from_fn(|i| {
+                let w: [_; STREAMS] = array::from_fn(|i| {
                     panels_of(units.first + i * units.step).wrapping_add(panel * panel_bytes)
                 });
-                let tiles = array::from_fn(|i| tile.wrapping_add((i * PANELS + panel) * LANES));
+                let tiles: [_; STREAMS] =
+                    array::from_fn(|i| tile.wrapping_add((i * PANELS + panel) * LANES));
                 // SAFETY: all panels of whole units are inside the matrix, and have 16 rows; the rest is the
                 // caller's.
-                unsafe { streams(w, k, input.x, tiles) }
+                unsafe { (streams.func)(&w[..units.count], k, input.x, &tiles[..units.count]) }
             }
             return;
         }
@@ -214,26 +219,40 @@ impl Gemm {
     /// Every pointer must be valid for `rows` rows of its shape, outputs apart from inputs, and
     /// `scratch` this thread's own; no other launch may run meanwhile.
     pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
-        let mut share = worker.share(self.units());
-        let mut before = 0;
-        for segment in &self.segments {
-            let units = segment.units();
-            let end = share.end.min(before + units);
-            if share.start < end {
-                let mine = share.start - before..end - before;
-                let together = segment.is_quicker_together(rows);
-                for units in Units::of(mine, segment.whole_units(), together) {
+        for claim in worker.claims(self.units()) {
+            let mut before = 0;
+            for segment in &self.segments {
+                let units = segment.units();
+                let (start, end) = (claim.start.max(before), claim.end.min(before + units));
+                if start < end {
                     // SAFETY: the caller's promise; these are units of this segment.
                     unsafe {
-                        segment.run(input, units, rows, scratch.tiles, scratch.kernel);
-                        for (at, sums) in units.each(rows) {
-                            self.finish(segment, at, rows, scratch.tiles.add(sums));
-                        }
+                        self.run_units(segment, start - before..end - before, input, rows, scratch);
                     }
                 }
-                share.start = end;
+                before += units;
             }
-            before += units;
+        }
+    }
+
+    /// # Safety
+    /// As [`Gemm::run_on`]; `units` are of this segment, and nobody else's.
+    unsafe fn run_units(
+        &self,
+        segment: &Segment,
+        units: Range<usize>,
+        input: Input,
+        rows: usize,
+        scratch: Scratch,
+    ) {
+        for units in Units::of(units, segment.whole_units(), segment.together(rows)) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                segment.run(input, units, rows, scratch.tiles, scratch.kernel);
+                for (at, sums) in units.each(rows) {
+                    self.finish(segment, at, rows, scratch.tiles.add(sums));
+                }
+            }
         }
     }
 
@@ -290,9 +309,9 @@ impl Gated {
     /// As [`Gemm::run`], for `input` in place of the launch's.
     pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
-        let share = worker.share(self.gate.units());
-        let together = self.gate.is_quicker_together(rows) && self.up.is_quicker_together(rows);
-        for units in Units::of(share, self.gate.whole_units(), together) {
+        let together = self.gate.together(rows).min(self.up.together(rows));
+        let units_of = |claim| Units::of(claim, self.gate.whole_units(), together);
+        for units in worker.claims(self.gate.units()).flat_map(units_of) {
             let sums = units.count * PANELS * rows * LANES;
             // SAFETY: the caller's promise; both tiles together are `tile_bytes` long.
             unsafe {
@@ -351,10 +370,10 @@ mod tests {
     #[test]
     fn every_unit_is_run_once_and_whole_ones_together() {
         for (start, end, whole) in [(0, 1, 1), (0, 3, 3), (5, 9, 9), (3, 50, 49), (2, 21, 20)] {
-            for together in [false, true] {
+            for most in 1..=STREAMS {
                 let mut seen = Vec::new();
-                for units in Units::of(start..end, whole, together) {
-                    assert!(units.count == 1 || units.count == STREAMS && together);
+                for units in Units::of(start..end, whole, most) {
+                    assert!((1..=most).contains(&units.count));
                     let places: Vec<_> = units.each(1).collect();
                     if units.count > 1 {
                         assert!(places.iter().all(|&(unit, _)| unit < whole));

@@ -446,7 +446,7 @@ impl Task {
                     step.position(),
                     rows,
                     (y.f32(0), y.stride / size_of::<f32>()),
-                    part,
+                    worker.claims(shape.prompt_units(rows)).flatten(),
                     scratch.kernel,
                 ),
                 Task::AttentionSplit {
@@ -467,7 +467,7 @@ impl Task {
                         values,
                         position,
                         partials,
-                        part,
+                        worker.claims(shape.decode_units(position)).flatten(),
                         scratch.kernel,
                     );
                 }

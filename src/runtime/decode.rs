@@ -1,11 +1,12 @@
 //! A text in the making: tokens that the device chooses and feeds back to itself.
 //!
 //! The step's recording ends by choosing a token and making it the next step's, so that the host only
-//! queues replays and collects. It keeps up to three groups of steps queued: while one is waited for, the
-//! next is ready to run. How many steps a group has follows from how long they take ([`GROUP_TIME`]), so
-//! that the host wakes rarely where steps are short, and no token is kept back for long where they are not.
+//! queues replays and collects. It keeps up to three groups of steps queued, and waits for all but the
+//! last, which runs while the next are queued. How many steps a group has follows from how long they take
+//! ([`GROUP_TIME`]), so that the host wakes rarely where steps are short, and no token is kept back for long
+//! where they are not.
 //!
-//! The host waits by sleeping until shortly after a group is due, and looks how far the device has got,
+//! The host waits by sleeping until shortly after they are due, and looks how far the device has got,
 //! which costs no call of a driver: drivers' own waiting takes an H100's host 70 µs of processor time, a
 //! question about an event 5, a nap 12 to 16. Being late costs nothing while another group is queued.
 //! After a nap a launch takes 13 to 30 µs, of one step or of sixteen; right behind another it takes 2 to 10.
@@ -27,10 +28,10 @@ const GROUPS: usize = 3;
 /// The most steps of a group: what a device launches at once.
 const GROUP_MOST: u32 = GROUP_STEPS;
 
-// Of those that are done, a group is read while the others are queued.
+// Two that are done can be unread, one runs, and there is room for one behind it.
 const _: () = assert!((GROUPS as u32 + 1) * GROUP_MOST <= RING);
 
-/// What a group may take: less than anyone sees, and long beside waking up.
+/// What a group may take: of two less than anyone sees, and long beside waking up.
 const GROUP_TIME: Duration = Duration::from_millis(10);
 
 /// The shortest nap: systems wake nobody much sooner.
@@ -61,6 +62,8 @@ pub struct Decode<'s> {
     /// The steps up to the end of each queued group, in order, and how many groups there are.
     ends: [u32; GROUPS],
     groups: usize,
+    /// Whether groups are being queued until there are as many as may be.
+    filling: bool,
     seen: Seen,
     /// The last token given out and the one before it.
     last: [u32; 2],
@@ -81,6 +84,7 @@ impl<'s> Decode<'s> {
             done: 0,
             ends: [0; GROUPS],
             groups: 0,
+            filling: false,
             seen: Seen {
                 at: Instant::now(),
                 steps: 0,
@@ -112,6 +116,9 @@ impl<'s> Decode<'s> {
             self.session.tokens.push(self.last[0]);
         }
         self.last = [token, self.last[0]];
+        if self.filling {
+            self.queue()?;
+        }
         self.session.now_at(self.start + step, self.queued == step);
         Ok(Some(token))
     }
@@ -149,31 +156,36 @@ impl<'s> Decode<'s> {
         Ok(self.session.last_logits())
     }
 
-    /// Waits until `step` steps are done, and keeps more queued where the device takes them.
+    /// Waits until `step` steps are done, the next that is not, and keeps more queued where the device takes them.
     fn wait_for(&mut self, step: u32) -> Result<(), SessionError> {
-        let ahead = self.session.queues() && !self.every_logits;
         while self.done < step {
-            self.queue(step, ahead)?;
+            self.queue()?;
             assert!(
                 self.groups > 0,
                 "the step asked for is queued, and not done"
             );
-            let end = self.ends[0];
+            let awaited = (self.groups - 1).max(1);
+            let end = self.ends[awaited - 1];
             self.wait_until(end)?;
-            self.ends.copy_within(1.., 0);
-            self.groups -= 1;
+            self.ends.copy_within(awaited.., 0);
+            self.groups -= awaited;
             self.done = end;
             if self.seen.steps < end {
                 self.see(end);
             }
-            if ahead {
-                self.queue(step, ahead)?;
+            if self.is_ahead() {
+                self.queue()?;
             }
         }
         if self.every_logits {
             self.session.fetch()?;
         }
         Ok(())
+    }
+
+    /// Whether steps are queued before they are asked for.
+    fn is_ahead(&self) -> bool {
+        self.session.queues() && !self.every_logits
     }
 
     /// Waits until `end` steps are done.
@@ -217,33 +229,38 @@ impl<'s> Decode<'s> {
         self.seen = Seen { at, steps };
     }
 
-    /// Queues `step`, or with `ahead`, where one group is left or none, as many groups as there may be.
-    fn queue(&mut self, step: u32, ahead: bool) -> Result<(), SessionError> {
-        match self.groups {
-            0 => self.see(self.queued),
-            1 => {}
-            _ => return Ok(()),
+    /// Queues the next step or, ahead of it and where one group is left or none, as many groups as there may be: those
+    /// for which the ring has no room yet when more tokens are read.
+    fn queue(&mut self) -> Result<(), SessionError> {
+        self.filling |= self.groups <= 1;
+        if !self.filling {
+            return Ok(());
         }
-        let steps = match ahead {
-            true => self.session.group_steps(),
-            false => step.saturating_sub(self.queued),
+        if self.groups == 0 {
+            self.see(self.queued);
+        }
+        let (steps, groups) = match self.is_ahead() {
+            true => match self.session.group_steps() {
+                1 => (1, 2),
+                steps => (steps, GROUPS),
+            },
+            false => (1, 1),
         };
-        let groups = match (ahead, steps) {
-            (false, _) => 1,
-            (true, 1) => 2,
-            (true, _) => GROUPS,
-        };
-        for group in self.groups..groups {
+        while self.groups < groups {
             let steps = steps.min(self.most - self.queued);
             if steps == 0 {
                 break;
             }
+            if self.queued + steps >= self.given as u32 + RING {
+                return Ok(());
+            }
             let from = self.start + self.queued + 1;
             self.session.advance(from..from + steps)?;
             self.queued += steps;
-            self.ends[group] = self.queued;
-            self.groups = group + 1;
+            self.ends[self.groups] = self.queued;
+            self.groups += 1;
         }
+        self.filling = false;
         Ok(())
     }
 }

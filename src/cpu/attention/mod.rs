@@ -48,6 +48,16 @@ impl AttentionShape {
         self.heads / self.cache.heads
     }
 
+    /// Units of a prompt of `rows` rows.
+    pub fn prompt_units(&self, rows: usize) -> usize {
+        self.cache.heads * rows.div_ceil(self.row_tile())
+    }
+
+    /// Units of one row at `position`.
+    pub fn decode_units(&self, position: usize) -> usize {
+        self.cache.heads * self.live_splits(position).len()
+    }
+
     /// Rows to a unit of a prompt.
     pub fn row_tile(&self) -> usize {
         (QUERIES / self.group()).max(1)
@@ -86,12 +96,13 @@ impl AttentionShape {
 }
 
 /// Attention of `rows` rows from position `base` on: `q [rows][H·D]` and `out [rows][H·D]`, `q_stride` and `out_stride`
-/// f32 from row to row. Does the `part`-th of `parts` shares of the units; later rows see more, so shares interleave.
+/// f32 from row to row. Does the `units` named, each below [`AttentionShape::prompt_units`]; any few that follow one
+/// another cost about as much as any others.
 ///
 /// # Safety
 /// The machine runs `isa`; `q` is readable and `out` writable in those sizes; `k` and `v` hold a cache of the shape whose
 /// positions `..base + rows` are written (later ones are not read); `base + rows ≤ capacity`; `scratch` is
-/// [`AttentionShape::scratch_bytes`] long, 64-byte aligned, and this thread's own. Threads with different parts may run at
+/// [`AttentionShape::scratch_bytes`] long, 64-byte aligned, and this thread's own. Threads with different units may run at
 /// once.
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn attention_prompt(
@@ -103,16 +114,21 @@ pub unsafe fn attention_prompt(
     base: usize,
     rows: usize,
     (out, out_stride): (*mut f32, usize),
-    (part, parts): (usize, usize),
+    units: impl Iterator<Item = usize>,
     scratch: *mut u8,
 ) {
     debug_assert!(base + rows <= shape.cache.capacity);
     let flash = flash::flash_fn(isa, shape.cache.kv_type);
     let finish = flash::finish_fn(isa);
     let (group, d, row_tile) = (shape.group(), shape.cache.head, shape.row_tile());
-    let units = shape.cache.heads * rows.div_ceil(row_tile);
-    for unit in (part..units).step_by(parts) {
-        let (tile, g) = (unit / shape.cache.heads, unit % shape.cache.heads);
+    let tiles = rows.div_ceil(row_tile);
+    for unit in units {
+        let (i, g) = (unit / shape.cache.heads, unit % shape.cache.heads);
+        // Later rows see more: the first tile, the last, the second, the last but one.
+        let tile = match i % 2 {
+            0 => i / 2,
+            _ => tiles - 1 - i / 2,
+        };
         let row = tile * row_tile;
         let count = row_tile.min(rows - row);
         // SAFETY: rows `row..row + count` and K/V head `g` exist; the positions are below `base + rows`.
@@ -144,11 +160,11 @@ pub unsafe fn attention_prompt(
 }
 
 /// The partial results of one row at `position`: `q [H·D]`, `partials` [`AttentionShape::partials_len`] f32. Does the
-/// `part`-th of `parts` shares of the units (K/V head, split); splits past the position cost nothing.
+/// `units` named (K/V head, split), each below [`AttentionShape::decode_units`]; splits past the position cost nothing.
 ///
 /// # Safety
 /// As for [`attention_prompt`] with one row; `partials` is writable, and read by [`attention_combine`] only after every
-/// part is done.
+/// unit is done.
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn attention_decode(
     isa: Isa,
@@ -158,7 +174,7 @@ pub unsafe fn attention_decode(
     v: *const u8,
     position: usize,
     partials: *mut f32,
-    (part, parts): (usize, usize),
+    units: impl Iterator<Item = usize>,
     scratch: *mut u8,
 ) {
     debug_assert!(position < shape.cache.capacity);
@@ -166,7 +182,7 @@ pub unsafe fn attention_decode(
     let partial = flash::partial_fn(isa);
     let (group, d) = (shape.group(), shape.cache.head);
     let live = shape.live_splits(position);
-    for unit in super::team::share(live.len() * shape.cache.heads, part, parts) {
+    for unit in units {
         let (g, split) = (unit / live.len(), live.start + unit % live.len());
         // SAFETY: K/V head `g` exists and the split's positions end at `position`.
         unsafe {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::kv::kv_append;
+use crate::cpu::team::share;
 use crate::cpu::test_data::Random;
 use crate::graph::KvType;
 use half::f16;
@@ -133,7 +134,7 @@ impl Case {
                     self.base,
                     self.rows,
                     (out.as_mut_ptr(), stride),
-                    (part, parts),
+                    share(self.shape.prompt_units(self.rows), part, parts),
                     scratch.as_mut_ptr().cast(),
                 );
             }
@@ -156,7 +157,7 @@ impl Case {
                     self.v.as_ptr().cast(),
                     self.base,
                     partials.as_mut_ptr(),
-                    (part, parts),
+                    share(self.shape.decode_units(self.base), part, parts),
                     scratch.as_mut_ptr().cast(),
                 );
             }

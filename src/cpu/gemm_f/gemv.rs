@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // Registers are numbered: rows by index read like the formula.
 
-use crate::cpu::panel::{LANES, STREAMS};
+use crate::cpu::panel::{LANES, by_count};
 use crate::cpu::simd::{Element, Lanes, prefetch};
 
 /// How far ahead of its loads a row asks for weights, in bytes.
@@ -71,22 +71,37 @@ pub(super) unsafe fn gemv<L: Lanes, E: Element>(
 /// As for [`gemv`] with one row and 16 lanes, for each panel and its tile.
 #[inline(always)]
 pub(super) unsafe fn streams<L: Lanes, E: Element>(
-    w: [*const u8; STREAMS],
+    w: &[*const u8],
     k: usize,
     x: *const u8,
-    tiles: [*mut f32; STREAMS],
+    tiles: &[*mut f32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe { by_count!(w, tiles, S => side_by_side::<L, E, S>(w, k, x, tiles)) }
+}
+
+/// [`streams`] of `S` panels.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn side_by_side<L: Lanes, E: Element, const S: usize>(
+    w: [*const u8; S],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; S],
 ) {
     let x = x.cast::<f32>();
     for j in 0..LANES {
         // SAFETY: the caller's promise; row `j` of a panel starts at j·k elements. Whole vectors stay below k, the last is
         // partial. A prefetch may name any address.
         unsafe {
-            let mut even = [L::splat(0.0); STREAMS];
-            let mut odd = [L::splat(0.0); STREAMS];
+            let mut even = [L::splat(0.0); S];
+            let mut odd = [L::splat(0.0); S];
             let mut col = 0;
             while col + 2 * L::N <= k {
                 let (x0, x1) = (L::load(x.add(col)), L::load(x.add(col + L::N)));
-                for s in 0..STREAMS {
+                for s in 0..S {
                     let p = w[s].add((j * k + col) * E::BYTES);
                     if L::N == 16 {
                         for line in (0..2 * L::N * E::BYTES).step_by(64) {
@@ -101,13 +116,13 @@ pub(super) unsafe fn streams<L: Lanes, E: Element>(
             while col < k {
                 let n = (k - col).min(L::N);
                 let x = L::load_partial(x.add(col), n);
-                for s in 0..STREAMS {
+                for s in 0..S {
                     let w = E::load_partial::<L>(w[s].add((j * k + col) * E::BYTES), n);
                     even[s] = w.fma(x, even[s]);
                 }
                 col += n;
             }
-            for s in 0..STREAMS {
+            for s in 0..S {
                 *tiles[s].add(j) = even[s].add(odd[s]).sum();
             }
         }

@@ -18,7 +18,7 @@ mod panels;
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{PanelFn, PanelKernel, STREAMS, StreamsFn};
+use super::panel::{PanelFn, PanelKernel, STREAMS, Streams, StreamsFn};
 use super::simd::{ElementBf16, ElementF16, ElementF32, entry};
 use crate::dtype::DType;
 
@@ -36,15 +36,15 @@ entry! {
 }
 
 entry! {
-    fn f32_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+    fn f32_streams(w: &[*const u8], k: usize, x: *const u8, tiles: &[*mut f32])
         = gemv::streams::<L, ElementF32>
 }
 entry! {
-    fn f16_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+    fn f16_streams(w: &[*const u8], k: usize, x: *const u8, tiles: &[*mut f32])
         = gemv::streams::<L, ElementF16>
 }
 entry! {
-    fn bf16_streams(w: [*const u8; STREAMS], k: usize, x: *const u8, tiles: [*mut f32; STREAMS])
+    fn bf16_streams(w: &[*const u8], k: usize, x: *const u8, tiles: &[*mut f32])
         = gemv::streams::<L, ElementBf16>
 }
 
@@ -66,7 +66,10 @@ pub fn float_kernel(isa: Isa, dtype: DType, k: usize, rows_max: usize) -> Option
     };
     Some(PanelKernel {
         func,
-        streams: matches!(isa, Isa::Avx2 | Isa::Avx512).then_some(streams),
+        streams: matches!(isa, Isa::Avx2 | Isa::Avx512).then_some(Streams {
+            func: streams,
+            most: STREAMS,
+        }),
         panels: panels::PANELS,
         scratch_bytes: if rows_max > gemv::FEW {
             panels::scratch_bytes(k)

@@ -94,16 +94,18 @@ fn panels_side_by_side_give_the_bits_of_one_after_the_other() {
                 let x = x.as_ptr().cast();
                 let panels: [_; STREAMS] =
                     std::array::from_fn(|s| bytes[1 + s * panel_bytes..].as_ptr());
-                let mut tiles = [[f32::NAN; LANES]; STREAMS];
-                let out = tiles.each_mut().map(|tile| tile.as_mut_ptr());
-                // SAFETY: as in `check`; one row needs no scratch.
-                unsafe { streams(panels, k, x, out) };
-                for (w, found) in panels.into_iter().zip(tiles) {
-                    let mut expected = [f32::NAN; LANES];
-                    let (tile, none) = (expected.as_mut_ptr(), std::ptr::null_mut());
-                    // SAFETY: as above.
-                    unsafe { (kernel.func)(w, LANES, k, x, 0, 1, tile, none) };
-                    assert_eq!(found, expected, "{isa} {dtype} k={k}");
+                for count in 2..=streams.most {
+                    let mut tiles = [[f32::NAN; LANES]; STREAMS];
+                    let out = tiles.each_mut().map(|tile| tile.as_mut_ptr());
+                    // SAFETY: as in `check`; one row needs no scratch.
+                    unsafe { (streams.func)(&panels[..count], k, x, &out[..count]) };
+                    for (w, found) in panels[..count].iter().zip(tiles) {
+                        let mut expected = [f32::NAN; LANES];
+                        let (tile, none) = (expected.as_mut_ptr(), std::ptr::null_mut());
+                        // SAFETY: as above.
+                        unsafe { (kernel.func)(*w, LANES, k, x, 0, 1, tile, none) };
+                        assert_eq!(found, expected, "{isa} {dtype} k={k} panels={count}");
+                    }
                 }
             }
         }

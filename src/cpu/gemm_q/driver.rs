@@ -6,7 +6,7 @@
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
 use super::simd::Simd;
 use crate::cpu::activation::{BLOCK_BYTES, BLOCK_LEN, Block};
-use crate::cpu::panel::{LANES, STREAMS};
+use crate::cpu::panel::{LANES, by_count};
 
 const _: () = assert!(BLOCK_LEN == CHUNK);
 
@@ -231,15 +231,30 @@ unsafe fn add_chunk<S: Simd, F: Format>(
 /// What [`crate::cpu::panel::StreamsFn`] demands; otherwise as [`Simd`] says.
 #[inline(always)]
 pub(super) unsafe fn streams<S: Simd, F: Format>(
-    w: [*const u8; STREAMS],
+    w: &[*const u8],
     k: usize,
     x: *const u8,
-    tiles: [*mut f32; STREAMS],
+    tiles: &[*mut f32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe { by_count!(w, tiles, N => side_by_side::<S, F, N>(w, k, x, tiles)) }
+}
+
+/// [`streams`] of `N` panels.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn side_by_side<S: Simd, F: Format, const N: usize>(
+    w: [*const u8; N],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; N],
 ) {
     // SAFETY: the blocks of `k` columns lie one after another in each panel, as do those of the activation row.
     unsafe {
         for part in 0..LANES / S::LANES {
-            let mut accs = [S::splat(0.0); STREAMS];
+            let mut accs = [S::splat(0.0); N];
             let mut x = x;
             for b in 0..k / F::COLS {
                 for c in 0..F::COLS / CHUNK {

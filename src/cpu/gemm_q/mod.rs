@@ -70,7 +70,7 @@ mod wide;
 mod tests;
 
 use super::isa::Isa;
-use super::panel::{LANES, PanelFn, PanelKernel, StreamsFn};
+use super::panel::{LANES, PanelFn, PanelKernel, STREAMS, Streams};
 use crate::dtype::DType;
 use format::Format;
 use simd::Simd;
@@ -131,6 +131,11 @@ impl Path {
     }
 }
 
+/// Whether memory takes longer than the arithmetic of one row: so it is with types of at least a byte a weight.
+const fn is_heavy<F: Format>() -> bool {
+    F::PANEL_BYTES >= F::COLS * LANES
+}
+
 fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKernel> {
     let many = rows_max > 1;
     let unpacked = if many {
@@ -150,13 +155,17 @@ fn kernel_of<F: Format>(path: Path, k: usize, rows_max: usize) -> Option<PanelKe
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 => (run::<simd::Zmm, F>, 1, unpacked, "avx512"),
     };
-    // Of smaller types the arithmetic takes as long as memory, and goes better panel by panel.
-    let heavy = F::PANEL_BYTES >= F::COLS * LANES;
-    let streams: Option<StreamsFn> = match path {
+    let streams = match path {
         #[cfg(target_arch = "x86_64")]
-        Path::Avx2 if heavy => Some(wide::streams::<F>),
+        Path::Avx2 => Some(Streams {
+            func: wide::streams::<F>,
+            most: if is_heavy::<F>() { STREAMS } else { 2 },
+        }),
         #[cfg(target_arch = "x86_64")]
-        Path::Avx512 if heavy => Some(simd::streams::<F>),
+        Path::Avx512 if is_heavy::<F>() => Some(Streams {
+            func: simd::streams::<F>,
+            most: STREAMS,
+        }),
         _ => None,
     };
     k.is_multiple_of(F::COLS).then_some(PanelKernel {

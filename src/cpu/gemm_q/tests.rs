@@ -172,14 +172,14 @@ impl Case {
         if let (Some(streams), 1) = (kernel.streams, rows) {
             // Beside panels of zeros, and at every place among them.
             let zeros = aligned(self.packed.len());
-            for place in 0..STREAMS {
+            for (count, place) in (2..=streams.most).flat_map(|n| (0..n).map(move |at| (n, at))) {
                 let mut panels = [zeros.as_ptr(); STREAMS];
                 panels[place] = self.packed.as_ptr();
                 let mut tiles = [[f32::NAN; LANES]; STREAMS];
                 let out = tiles.each_mut().map(|tile| tile.as_mut_ptr());
                 // SAFETY: as above.
-                unsafe { streams(panels, self.k, x.as_ptr(), out) };
-                for (at, tile) in tiles.into_iter().enumerate() {
+                unsafe { (streams.func)(&panels[..count], self.k, x.as_ptr(), &out[..count]) };
+                for (at, tile) in tiles[..count].iter().enumerate() {
                     let tile = tile.map(f32::to_ne_bytes);
                     match at == place {
                         true => assert_eq!(tile.as_flattened(), bytes, "{}", self.dtype),

@@ -29,13 +29,16 @@
 //!
 //! One row is bound by memory: from the first-level cache it takes 11.4 multiply-adds a cycle of Q4_0 and 12.3 of Q8_0 (planes,
 //! the halves of a panel one after the other: 11.6, and 6.5 to 7.5), 18 to 20 GB/s of memory (13 to 16). Prefetching 2 to
-//! 8 KB ahead, to either cache, is alike; 16 KB ahead, or half a KB, is slower.
+//! 8 KB ahead, to either cache, is alike; 16 KB ahead, or half a KB, is slower. Fewer instructions gain at most 2 % there:
+//! three of a 16-bit lane's four codes masked where they are and multiplied as 1, 16 and 256 times themselves (12 for 15),
+//! or planes of bytes whose products 16 bits hold over a chunk (11). Two panels at a time do ([`STREAMS`]).
 
 use super::driver::{PREFETCH_BYTES, Panel, prefetch_chunk, total};
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
+use super::is_heavy;
 use super::simd::Ymm;
 use crate::cpu::activation::{BLOCK_BYTES, Block};
-use crate::cpu::panel::{LANES, STREAMS};
+use crate::cpu::panel::{LANES, by_count};
 use core::arch::asm;
 use core::arch::x86_64::*;
 
@@ -118,19 +121,37 @@ unsafe fn one_row<F: Format>(w: *const u8, panel: &Panel, out: *mut f32) {
 /// What [`crate::cpu::panel::StreamsFn`] demands, on a machine with AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn streams<F: Format>(
-    w: [*const u8; STREAMS],
+    w: &[*const u8],
     k: usize,
     x: *const u8,
-    tiles: [*mut f32; STREAMS],
+    tiles: &[*mut f32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe { by_count!(w, tiles, N => side_by_side::<F, N>(w, k, x, tiles)) }
+}
+
+/// [`streams`] of `N` panels.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn side_by_side<F: Format, const N: usize>(
+    w: [*const u8; N],
+    k: usize,
+    x: *const u8,
+    tiles: [*mut f32; N],
 ) {
     // SAFETY: the blocks of `k` columns lie one after another in each panel, as do those of the activation row.
     unsafe {
-        let mut accs = [[_mm256_setzero_ps(); PARTS]; STREAMS];
+        let mut accs = [[_mm256_setzero_ps(); PARTS]; N];
         let mut x = x.cast::<Block>();
         for b in 0..k / F::COLS {
             for c in 0..F::COLS / CHUNK {
                 for (w, acc) in w.iter().zip(&mut accs) {
                     let block = w.add(b * F::PANEL_BYTES);
+                    if !is_heavy::<F>() {
+                        prefetch_chunk::<Ymm, F>(block.wrapping_add(PREFETCH_BYTES), c);
+                    }
                     *acc = add_chunk::<F>(*acc, block, c, x);
                 }
                 x = x.add(1);

@@ -100,3 +100,49 @@ fn a_panic_ends_the_process_and_says_so() {
         "{stderr}"
     );
 }
+
+#[test]
+fn every_unit_is_claimed_once() {
+    for threads in [1, 2, 3, 5, 8] {
+        let team = Team::new(threads).expect("the threads start");
+        for units in [0, 1, 2, 3, 18, 97, 1000] {
+            let claimed: Vec<AtomicU32> = (0..units).map(|_| AtomicU32::new(0)).collect();
+            let rounds = 200;
+            team.run(&|worker| {
+                for round in 0..rounds {
+                    for run in worker.claims(units) {
+                        assert!(!run.is_empty());
+                        for unit in run {
+                            claimed[unit].fetch_add(1, Ordering::Relaxed);
+                        }
+                        if (round + worker.index).is_multiple_of(7) {
+                            thread::yield_now();
+                        }
+                    }
+                    worker.barrier();
+                    for times in &claimed {
+                        assert_eq!(times.load(Ordering::Relaxed), round as u32 + 1);
+                    }
+                    worker.barrier();
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn others_do_the_share_of_a_thread_that_is_stopped() {
+    let team = Team::new(2).expect("the threads start");
+    let (units, done) = (100, AtomicU64::new(0));
+    team.run(&|worker| {
+        for run in worker.claims(units) {
+            let mine = run.len() as u64;
+            // The first waits until the second has done everything else.
+            while worker.index == 0 && done.load(Ordering::Relaxed) + mine < units as u64 {
+                thread::yield_now();
+            }
+            done.fetch_add(mine, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(done.into_inner(), units as u64);
+}

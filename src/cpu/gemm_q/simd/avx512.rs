@@ -4,7 +4,6 @@ use super::Simd;
 use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
-use crate::cpu::panel::STREAMS;
 use core::arch::x86_64::*;
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
@@ -171,10 +170,10 @@ impl Simd for Zmm {
 /// As [`driver::streams`], on a machine with the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(crate) unsafe fn streams<F: Format>(
-    w: [*const u8; STREAMS],
+    w: &[*const u8],
     k: usize,
     x: *const u8,
-    tiles: [*mut f32; STREAMS],
+    tiles: &[*mut f32],
 ) {
     // SAFETY: the caller's promise.
     unsafe { driver::streams::<Zmm, F>(w, k, x, tiles) }
