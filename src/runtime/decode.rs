@@ -108,6 +108,8 @@ impl<'s> Decode<'s> {
         }
         if step > self.done {
             self.wait_for(step)?;
+        } else if self.filling {
+            self.queue()?;
         }
         let token = self.session.chosen_for(self.start + step)?;
         self.given += 1;
@@ -116,9 +118,6 @@ impl<'s> Decode<'s> {
             self.session.tokens.push(self.last[0]);
         }
         self.last = [token, self.last[0]];
-        if self.filling {
-            self.queue()?;
-        }
         self.session.now_at(self.start + step, self.queued == step);
         Ok(Some(token))
     }
