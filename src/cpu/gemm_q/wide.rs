@@ -45,8 +45,8 @@ use core::arch::x86_64::*;
 /// Panels of a call: a row is fetched once for all of them.
 pub(super) const PANELS: usize = 2;
 
-/// Rows of a tile: of 16 registers 6 hold integer sums and 6 what they are added to.
-const ROWS: usize = 3;
+/// Rows of a tile: of 16 registers 8 hold the integer sums of two rows and two panels.
+const ROWS: usize = 2;
 
 /// Chunks that are unpacked at a time: a block of the K types.
 const CHUNKS: usize = 8;
@@ -58,18 +58,18 @@ const PARTS: usize = LANES / PART;
 /// Pairs of columns in a chunk: a register of codes holds one of each lane.
 const PAIRS: usize = CHUNK / 2;
 
-/// An unpacked chunk of a panel. Entry `2i` of `codes` has columns `4i` and `4i + 2` of each lane, entry `2i + 1` the
+/// An unpacked chunk of the panels. Entry `2i` of `codes` has columns `4i` and `4i + 2` of each lane, entry `2i + 1` the
 /// others, as [`split`] gives them.
 #[repr(C, align(64))]
 struct Unpacked {
-    codes: [[__m256i; PARTS]; PAIRS],
-    scales: [[__m256; PARTS]; 2],
-    mins: [[__m256; PARTS]; 2],
+    codes: [[[__m256i; PARTS]; PANELS]; PAIRS],
+    scales: [[[__m256; PARTS]; PANELS]; 2],
+    mins: [[[__m256; PARTS]; PANELS]; 2],
 }
 
 /// What a call of many rows needs for itself.
 #[repr(C, align(64))]
-pub(super) struct Scratch([[Unpacked; CHUNKS]; PANELS]);
+pub(super) struct Scratch([Unpacked; CHUNKS]);
 
 /// `lanes` rows of weights, in up to [`PANELS`] panels, against every row of `panel.x`; `panel.scratch` holds a [`Scratch`]
 /// if there are several.
@@ -208,36 +208,30 @@ unsafe fn add_chunk<F: Format>(
 unsafe fn many_rows<F: Format>(panel: &Panel, panels: usize) {
     // SAFETY: the caller's promise. Blocks of a panel follow each other, as do panels, and a row's blocks.
     unsafe {
-        let scratch = panel.scratch.cast::<Scratch>();
+        let scratch = panel.scratch.cast::<Unpacked>();
         let (chunks, stride) = (panel.k / CHUNK, F::panel_stride(panel.k));
         for first in (0..chunks).step_by(CHUNKS) {
             let count = CHUNKS.min(chunks - first);
             for p in 0..panels {
                 let w = panel.w.add(p * stride);
-                let out = (&raw mut (*scratch).0[p]).cast();
-                unpack::<F>(w, (first, count), PANELS * stride, out);
+                unpack::<F>(w, (first, count), PANELS * stride, scratch, p);
             }
-            let mut row = 0;
-            while row < panel.rows {
-                // As even tiles as possible.
-                let left = panel.rows - row;
-                let rows = left.div_ceil(left.div_ceil(ROWS));
-                for p in 0..panels {
-                    let tile = Tile {
-                        w: (&raw const (*scratch).0[p]).cast(),
-                        x: panel.x.add(row * panel.x_stride + first * BLOCK_BYTES),
-                        x_stride: panel.x_stride,
-                        chunks: count,
-                        begins: first == 0,
-                        out: panel.tile.add((p * panel.rows + row) * LANES),
-                    };
-                    match rows {
-                        1 => tile.run::<F::Shape, 1>(),
-                        2 => tile.run::<F::Shape, 2>(),
-                        _ => tile.run::<F::Shape, 3>(),
-                    }
+            for row in (0..panel.rows).step_by(ROWS) {
+                let tile = Tile {
+                    w: scratch,
+                    x: panel.x.add(row * panel.x_stride + first * BLOCK_BYTES),
+                    x_stride: panel.x_stride,
+                    chunks: count,
+                    begins: first == 0,
+                    out: panel.tile.add(row * LANES),
+                    out_stride: panel.rows * LANES,
+                };
+                match (panel.rows - row, panels) {
+                    (1, 1) => tile.run::<F::Shape, 1, 1>(),
+                    (1, _) => tile.run::<F::Shape, 1, PANELS>(),
+                    (_, 1) => tile.run::<F::Shape, ROWS, 1>(),
+                    (_, _) => tile.run::<F::Shape, ROWS, PANELS>(),
                 }
-                row += rows;
             }
         }
     }
@@ -256,7 +250,7 @@ unsafe fn split(bytes: __m256i) -> [__m256i; 2] {
     }
 }
 
-/// Chunks `first ..` of the panel at `w`, signed and 16 bits wide. Those `ahead` bytes further, which the next call will
+/// Chunks `first ..` of panel `p` at `w`, signed and 16 bits wide. Those `ahead` bytes further, which the next call will
 /// unpack, travel meanwhile.
 ///
 /// # Safety
@@ -267,6 +261,7 @@ unsafe fn unpack<F: Format>(
     (first, count): (usize, usize),
     ahead: usize,
     out: *mut Unpacked,
+    p: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -281,19 +276,19 @@ unsafe fn unpack<F: Format>(
                 let Chunk { q, scale, min } = F::unpack::<Ymm>(block, at, part);
                 for (i, &q) in q.iter().enumerate() {
                     let [even, odd] = split(q);
-                    (*out).codes[2 * i][part] = _mm256_sub_epi16(even, offset);
-                    (*out).codes[2 * i + 1][part] = _mm256_sub_epi16(odd, offset);
+                    (*out).codes[2 * i][p][part] = _mm256_sub_epi16(even, offset);
+                    (*out).codes[2 * i + 1][p][part] = _mm256_sub_epi16(odd, offset);
                 }
                 for s in 0..F::Shape::SCALES {
-                    (*out).scales[s][part] = scale[s];
-                    (*out).mins[s][part] = min[s];
+                    (*out).scales[s][p][part] = scale[s];
+                    (*out).mins[s][p][part] = min[s];
                 }
             }
         }
     }
 }
 
-/// Some rows against some chunks of an unpacked panel.
+/// Some rows against some chunks of unpacked panels.
 struct Tile {
     w: *const Unpacked,
     x: *const u8,
@@ -301,21 +296,23 @@ struct Tile {
     chunks: usize,
     /// Whether these are the first chunks; otherwise `out` has the sums of those before.
     begins: bool,
+    /// `[R][16]` of the first panel, those of the second `out_stride` floats further.
     out: *mut f32,
+    out_stride: usize,
 }
 
 impl Tile {
     /// # Safety
-    /// What the fields point to must be as long as they say, for `R` rows; AVX2 and FMA.
+    /// What the fields point to must be as long as they say, for `R` rows and `P` panels; AVX2 and FMA.
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn run<H: Shape, const R: usize>(&self) {
+    unsafe fn run<H: Shape, const R: usize, const P: usize>(&self) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut acc = [[_mm256_setzero_ps(); PARTS]; R];
+            let mut acc = [[[_mm256_setzero_ps(); PARTS]; P]; R];
             if !self.begins {
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    for (part, acc) in acc.iter_mut().enumerate() {
-                        *acc = _mm256_loadu_ps(self.out.add(r * LANES + part * PART));
+                    for (p, acc) in acc.iter_mut().enumerate() {
+                        *acc = load(self.out(r, p));
                     }
                 }
             }
@@ -326,95 +323,114 @@ impl Tile {
                     *x = self.x.add(r * self.x_stride).cast::<Block>().add(c);
                 }
                 for s in 0..H::SCALES {
-                    let mut sums = [[_mm256_setzero_si256(); PARTS]; R];
+                    let mut sums = [[[_mm256_setzero_si256(); PARTS]; P]; R];
                     for half in s..s + 2 / H::SCALES {
                         add_products(&mut sums, &(*w).codes, x, half * (PAIRS / 2));
                     }
-                    let (scale, min) = ((*w).scales[s], (*w).mins[s]);
                     for r in 0..R {
-                        acc[r] = accumulate::<H>(acc[r], sums[r], scale, min, x[r], s);
+                        for p in 0..P {
+                            let (scale, min) = ((*w).scales[s][p], (*w).mins[s][p]);
+                            acc[r][p] = accumulate::<H>(acc[r][p], sums[r][p], scale, min, x[r], s);
+                        }
                     }
                 }
             }
             for (r, acc) in acc.into_iter().enumerate() {
-                store(acc, self.out.add(r * LANES));
+                for (p, acc) in acc.into_iter().enumerate() {
+                    store(acc, self.out(r, p));
+                }
             }
         }
+    }
+
+    /// The 16 sums of a row and a panel.
+    fn out(&self, row: usize, panel: usize) -> *mut f32 {
+        self.out.wrapping_add(panel * self.out_stride + row * LANES)
     }
 }
 
 /// Adds to each row's sums its products with half a chunk: `PAIRS / 2` pairs of columns from `first` on.
 ///
-/// Full tiles are assembly, because a compiler that unrolls them loads ahead until sums leave their registers.
+/// Full tiles are assembly, because a compiler that unrolls them loads ahead until sums leave their registers. The first
+/// pair is not: sums of zero need no addition.
 ///
 /// # Safety
 /// `x` must point to the rows' blocks of the chunk; AVX2.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn add_products<const R: usize>(
-    sums: &mut [[__m256i; PARTS]; R],
-    codes: &[[__m256i; PARTS]; PAIRS],
+unsafe fn add_products<const R: usize, const P: usize>(
+    sums: &mut [[[__m256i; PARTS]; P]; R],
+    codes: &[[[__m256i; PARTS]; PANELS]; PAIRS],
     x: [*const Block; R],
     first: usize,
 ) {
-    if R == ROWS {
-        let [s0, s1, s2, s3, s4, s5] = sums.as_flattened_mut() else {
-            unreachable!("{ROWS} rows of {PARTS} parts")
-        };
-        macro_rules! pairs {
-            ($($pair:literal)*) => {
-                asm!(
-                    $(
-                        concat!("vmovdqa {w0}, [{w} + 64*", $pair, "]"),
-                        concat!("vmovdqa {w1}, [{w} + 64*", $pair, " + 32]"),
-                        concat!("vpbroadcastd {q}, [{x0} + 4*", $pair, "]"),
-                        "vpmaddwd {p}, {q}, {w0}",
-                        "vpmaddwd {q}, {q}, {w1}",
-                        "vpaddd {s0}, {s0}, {p}",
-                        "vpaddd {s1}, {s1}, {q}",
-                        concat!("vpbroadcastd {q}, [{x1} + 4*", $pair, "]"),
-                        "vpmaddwd {p}, {q}, {w0}",
-                        "vpmaddwd {q}, {q}, {w1}",
-                        "vpaddd {s2}, {s2}, {p}",
-                        "vpaddd {s3}, {s3}, {q}",
-                        concat!("vpbroadcastd {q}, [{x2} + 4*", $pair, "]"),
-                        "vpmaddwd {p}, {q}, {w0}",
-                        "vpmaddwd {q}, {q}, {w1}",
-                        "vpaddd {s4}, {s4}, {p}",
-                        "vpaddd {s5}, {s5}, {q}",
-                    )*
-                    w = in(reg) codes.as_ptr().add(first),
-                    x0 = in(reg) x[0].cast::<i32>().add(first),
-                    x1 = in(reg) x[1].cast::<i32>().add(first),
-                    x2 = in(reg) x[2].cast::<i32>().add(first),
-                    s0 = inout(ymm_reg) *s0,
-                    s1 = inout(ymm_reg) *s1,
-                    s2 = inout(ymm_reg) *s2,
-                    s3 = inout(ymm_reg) *s3,
-                    s4 = inout(ymm_reg) *s4,
-                    s5 = inout(ymm_reg) *s5,
-                    w0 = out(ymm_reg) _,
-                    w1 = out(ymm_reg) _,
-                    q = out(ymm_reg) _,
-                    p = out(ymm_reg) _,
-                    options(pure, readonly, nostack, preserves_flags),
-                )
-            };
-        }
-        // SAFETY: the caller's promise; the block reads eight pairs of codes and of each row.
-        unsafe { pairs!(0 1 2 3 4 5 6 7) }
-    } else {
-        for (i, codes) in codes.iter().enumerate().skip(first).take(PAIRS / 2) {
-            for (sums, x) in sums.iter_mut().zip(x) {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let q = pair(x, i);
+    let in_assembly = R == ROWS && P == PANELS;
+    let pairs = if in_assembly { 1 } else { PAIRS / 2 };
+    for (i, codes) in codes.iter().enumerate().skip(first).take(pairs) {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let q = pair(x, i);
+                for (sums, codes) in sums.iter_mut().zip(codes) {
                     for (sum, &codes) in sums.iter_mut().zip(codes) {
                         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(codes, q));
                     }
                 }
             }
         }
+    }
+    if in_assembly {
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = sums.as_flattened_mut().as_flattened_mut() else {
+            unreachable!("{ROWS} rows of {PANELS} panels of {PARTS} parts")
+        };
+        macro_rules! pairs {
+            ($($pair:literal)*) => {
+                asm!(
+                    $(
+                        concat!("vpbroadcastd {q}, [{x0} + 4*", $pair, "]"),
+                        concat!("vpbroadcastd {r}, [{x1} + 4*", $pair, "]"),
+                        concat!("vmovdqa {w}, [{codes} + 128*", $pair, "]"),
+                        "vpmaddwd {p}, {q}, {w}",
+                        "vpmaddwd {w}, {r}, {w}",
+                        "vpaddd {s0}, {s0}, {p}",
+                        "vpaddd {s4}, {s4}, {w}",
+                        concat!("vmovdqa {w}, [{codes} + 128*", $pair, " + 32]"),
+                        "vpmaddwd {p}, {q}, {w}",
+                        "vpmaddwd {w}, {r}, {w}",
+                        "vpaddd {s1}, {s1}, {p}",
+                        "vpaddd {s5}, {s5}, {w}",
+                        concat!("vmovdqa {w}, [{codes} + 128*", $pair, " + 64]"),
+                        "vpmaddwd {p}, {q}, {w}",
+                        "vpmaddwd {w}, {r}, {w}",
+                        "vpaddd {s2}, {s2}, {p}",
+                        "vpaddd {s6}, {s6}, {w}",
+                        concat!("vmovdqa {w}, [{codes} + 128*", $pair, " + 96]"),
+                        "vpmaddwd {q}, {q}, {w}",
+                        "vpmaddwd {r}, {r}, {w}",
+                        "vpaddd {s3}, {s3}, {q}",
+                        "vpaddd {s7}, {s7}, {r}",
+                    )*
+                    codes = in(reg) codes.as_ptr().add(first),
+                    x0 = in(reg) x[0].cast::<i32>().add(first),
+                    x1 = in(reg) x[1].cast::<i32>().add(first),
+                    s0 = inout(ymm_reg) *s0,
+                    s1 = inout(ymm_reg) *s1,
+                    s2 = inout(ymm_reg) *s2,
+                    s3 = inout(ymm_reg) *s3,
+                    s4 = inout(ymm_reg) *s4,
+                    s5 = inout(ymm_reg) *s5,
+                    s6 = inout(ymm_reg) *s6,
+                    s7 = inout(ymm_reg) *s7,
+                    w = out(ymm_reg) _,
+                    p = out(ymm_reg) _,
+                    q = out(ymm_reg) _,
+                    r = out(ymm_reg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller's promise; the block reads the other seven pairs of codes and of each row.
+        unsafe { pairs!(1 2 3 4 5 6 7) }
     }
 }
 
@@ -426,6 +442,14 @@ unsafe fn store(acc: [__m256; PARTS], out: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_ps(out.add(part * PART), acc) }
     }
+}
+
+/// # Safety
+/// `from` has the lanes; AVX2.
+#[inline(always)]
+unsafe fn load(from: *const f32) -> [__m256; PARTS] {
+    // SAFETY: the caller's promise.
+    core::array::from_fn(|part| unsafe { _mm256_loadu_ps(from.add(part * PART)) })
 }
 
 /// Pair `i` of a row's block in every lane.
