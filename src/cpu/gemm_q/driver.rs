@@ -27,8 +27,8 @@ pub(crate) struct Tile {
     pub w: *const u8,
     pub chunks: usize,
     pub part: usize,
-    /// Subtracted from every code.
-    pub offset: i32,
+    /// What sums are multiplied by: the type's [`Format::UNIT`].
+    pub unit: f32,
     pub x: *const u8,
     pub x_stride: usize,
     pub rows: usize,
@@ -68,19 +68,9 @@ pub(super) unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk:
     }
 }
 
-/// Σ of the activations that scale `s` of a chunk covers.
-///
-/// # Safety
-/// `x` must point to a block.
-#[inline(always)]
-pub(super) unsafe fn total<H: Shape>(x: *const Block, s: usize) -> i32 {
-    // SAFETY: the caller's promise.
-    let sums = unsafe { (*x).sums };
-    if H::SCALES == 1 {
-        sums[0] + sums[1]
-    } else {
-        sums[s]
-    }
+/// The sums in a block of the activations that scale `s` of a chunk covers.
+pub(super) fn sums_of<H: Shape>(s: usize) -> core::ops::Range<usize> {
+    s * 2 / H::SCALES..(s + 1) * 2 / H::SCALES
 }
 
 /// Adds one chunk's products to the accumulators of `R` rows: the whole arithmetic of a quantised product.
@@ -93,7 +83,6 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
     q: impl Fn(usize) -> S::I,
     scale: impl Fn(usize) -> S::F,
     min: impl Fn(usize) -> S::F,
-    offset: i32,
     x: [*const Block; R],
 ) -> [S::F; R] {
     // SAFETY: the caller's promise.
@@ -109,10 +98,13 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
             let [high, low] = planes;
             let mut sums = S::dots::<R>([S::zero(); R], groups, |i| q(s * groups + i), high);
             for r in 0..R {
-                sums[r] = S::shift_sums(sums[r]);
                 if !H::MIN {
-                    sums[r] = S::subtract(sums[r], offset * total::<H>(x[r], s));
+                    // 128 of a code are what the high plane counts: they go while they are one.
+                    for i in sums_of::<H>(s) {
+                        sums[r] = S::subtract(sums[r], &(*x[r]).sums[i]);
+                    }
                 }
+                sums[r] = S::shift_sums(sums[r]);
             }
             let sums = S::dots::<R>(sums, groups, |i| q(s * groups + i), low);
             let scale = scale(s);
@@ -164,7 +156,7 @@ pub(crate) unsafe fn panel<S: Simd, F: Format>(panel: &Panel) {
                     w: panel.scratch,
                     chunks: panel.k / CHUNK,
                     part,
-                    offset: F::OFFSET,
+                    unit: F::UNIT,
                     x: panel.x.add(row * panel.x_stride),
                     x_stride: panel.x_stride,
                     rows,
@@ -193,7 +185,8 @@ unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
                 x = x.add(BLOCK_BYTES);
             }
         }
-        S::store_f(panel.tile.add(S::LANES * part), acc);
+        let sums = S::mul(acc, S::splat(F::UNIT));
+        S::store_f(panel.tile.add(S::LANES * part), sums);
     }
 }
 
@@ -213,14 +206,8 @@ unsafe fn add_chunk<S: Simd, F: Format>(
     unsafe {
         prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), at.0);
         let Chunk { q, scale, min } = F::unpack::<S>(block, at.0, at.1);
-        let [acc] = accumulate::<S, F::Shape, 1>(
-            [acc],
-            |i| q[i],
-            |s| scale[s],
-            |s| min[s],
-            F::OFFSET,
-            [x.cast()],
-        );
+        let [acc] =
+            accumulate::<S, F::Shape, 1>([acc], |i| q[i], |s| scale[s], |s| min[s], [x.cast()]);
         acc
     }
 }
@@ -266,7 +253,8 @@ unsafe fn side_by_side<S: Simd, F: Format, const N: usize>(
                 }
             }
             for (acc, tile) in accs.into_iter().zip(tiles) {
-                S::store_f(tile.add(S::LANES * part), acc);
+                let sums = S::mul(acc, S::splat(F::UNIT));
+                S::store_f(tile.add(S::LANES * part), sums);
             }
         }
     }
@@ -345,7 +333,6 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
                 |i| S::load(w.add(64 * i)),
                 |s| S::load_f(w.add(64 * (GROUPS + s)).cast()),
                 |s| S::load_f(w.add(64 * (GROUPS + H::SCALES + s)).cast()),
-                tile.offset,
                 rows,
             );
             w = w.add(H::UNPACKED_BYTES);
@@ -354,7 +341,8 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
             }
         }
         for (r, acc) in acc.into_iter().enumerate() {
-            S::store_f(tile.out.add(r * LANES + S::LANES * tile.part), acc);
+            let sums = S::mul(acc, S::splat(tile.unit));
+            S::store_f(tile.out.add(r * LANES + S::LANES * tile.part), sums);
         }
     }
 }
