@@ -5,78 +5,63 @@
 
 use super::activation::{self, quantise_row};
 use super::attention::{AttentionShape, attention_prompt};
-use super::gemm::{Gated, Gemm, Input, Scratch};
+use super::gemm::{Input, Scratch};
 use super::isa::Isa;
-use super::task::{Caches, Rows};
+use super::product::Product;
+use super::resolve::Resolver;
+use super::task::attention::{Turn, shape};
+use super::task::{Caches, Rows, StepMemory, Task};
 use super::team::Worker;
-use super::{kv, norm, rope};
-use crate::graph::{Heads, RopeStyle};
-
-/// The products of rows that something is done to first.
-pub enum Product {
-    Gemm(Gemm),
-    Gated(Gated),
-}
-
-impl Product {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Product::Gemm(_) => "gemm",
-            Product::Gated(_) => "gated_gemm",
-        }
-    }
-
-    /// What its kernels ask for.
-    pub fn scratch_bytes(&self) -> usize {
-        match self {
-            Product::Gemm(gemm) => gemm.scratch_bytes(),
-            Product::Gated(gated) => gated.scratch_bytes(),
-        }
-    }
-
-    /// This worker's share, over `rows` live rows of `input`.
-    ///
-    /// # Safety
-    /// As [`Gemm::run_on`].
-    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self {
-                Product::Gemm(gemm) => gemm.run_on(input, worker, rows, scratch),
-                Product::Gated(gated) => gated.run_on(input, worker, rows, scratch),
-            }
-        }
-    }
-}
+use super::{CpuError, kv, norm};
+use crate::graph::Heads;
+use std::sync::Arc;
 
 /// A norm and the products that read it. Every thread normalises the row for itself.
 pub struct Normed {
-    pub isa: Isa,
-    pub x: Rows,
-    pub weight: Box<[f32]>,
-    pub eps: f32,
-    pub quantise: bool,
-    pub product: Product,
+    isa: Isa,
+    x: Rows,
+    weight: Box<[f32]>,
+    eps: f32,
+    quantise: bool,
+    product: Product,
 }
 
 impl Normed {
+    /// A product behind the norm whose weight is the launch's last.
+    ///
+    /// # Errors
+    /// As for [`Product::resolve`].
+    pub fn resolve(at: &Resolver<'_>, eps: f32) -> Result<Self, CpuError> {
+        let product = Product::resolve(at)?;
+        Ok(Normed {
+            isa: at.isa(),
+            x: at.input(0),
+            weight: at.vector(at.launch.weights.len() - 1),
+            eps,
+            quantise: !product.is_float(),
+            product,
+        })
+    }
+
     /// Bytes of the row as f32, in whole lines.
     fn row_bytes(&self) -> usize {
         (self.x.cols * size_of::<f32>()).next_multiple_of(64)
     }
+}
+
+impl Task for Normed {
+    fn name(&self) -> &'static str {
+        "norm_gemm"
+    }
 
     /// The product's scratch, the row, and the row as integers.
-    pub fn scratch_bytes(&self) -> usize {
+    fn scratch_bytes(&self) -> usize {
         let product = self.product.scratch_bytes().next_multiple_of(64);
         product + self.row_bytes() + activation::row_bytes(self.x.cols)
     }
 
-    /// This worker's share of the products.
-    ///
-    /// # Safety
-    /// As [`Gemm::run`], with [`Normed::scratch_bytes`] of scratch; there is one row.
-    pub unsafe fn run(&self, worker: &Worker<'_>, scratch: Scratch) {
-        // SAFETY: the row is live; the scratch has room for it twice behind the product's.
+    unsafe fn run(&self, worker: &Worker<'_>, _: usize, scratch: Scratch) {
+        // SAFETY: there is one row; the scratch has room for it twice behind the product's.
         let x = unsafe {
             let row = scratch
                 .kernel
@@ -100,79 +85,100 @@ impl Normed {
 
 /// Rope, append and attention of one row.
 pub struct AttentionStep {
-    pub isa: Isa,
-    pub shape: AttentionShape,
-    pub heads: Heads,
-    pub dims: usize,
-    pub style: RopeStyle,
+    step: Arc<StepMemory>,
+    shape: AttentionShape,
+    heads: Heads,
+    turn: Turn,
     /// q, k, v and the table.
-    pub inputs: [Rows; 4],
-    pub y: Rows,
-    pub quantise: bool,
-    pub caches: Caches,
+    inputs: [Rows; 4],
+    y: Rows,
+    quantise: bool,
+    caches: Caches,
 }
 
 impl AttentionStep {
-    /// Turned q and k, the output, and attention's own.
-    pub fn scratch_bytes(&self) -> usize {
-        3 * self.row_bytes() + self.shape.scratch_bytes()
+    pub fn resolve(
+        at: &Resolver<'_>,
+        heads: Heads,
+        turn: Turn,
+        scale: f32,
+        window: Option<u32>,
+    ) -> Self {
+        let caches = at.caches();
+        // Splits are for the CPU's own steps; here this length only has to be one.
+        let split = at.program.context;
+        AttentionStep {
+            step: at.step(),
+            shape: shape(caches.shape, heads, scale, window, split),
+            heads,
+            turn,
+            inputs: [0, 1, 2, 3].map(|index| at.input(index)),
+            y: at.output(0),
+            quantise: at.quantises(),
+            caches,
+        }
     }
 
     /// Bytes of a row of q, which is no shorter than one of k, in whole lines.
     fn row_bytes(&self) -> usize {
         (self.inputs[0].cols * size_of::<f32>()).next_multiple_of(64)
     }
+}
 
-    /// All of it, in the first worker: nothing may be read from the cache before it is written there.
-    ///
-    /// # Safety
-    /// The rows and caches are valid and `position` is below the capacity; `scratch` is this thread's
-    /// own and [`AttentionStep::scratch_bytes`] long; no other launch runs meanwhile.
-    pub unsafe fn run(&self, worker: &Worker<'_>, position: usize, scratch: Scratch) {
+impl Task for AttentionStep {
+    fn name(&self) -> &'static str {
+        "attention_step"
+    }
+
+    /// Turned q and k, the output, and attention's own.
+    fn scratch_bytes(&self) -> usize {
+        3 * self.row_bytes() + self.shape.scratch_bytes()
+    }
+
+    /// All of it in the first worker: nothing may be read from the cache before it is written there.
+    unsafe fn run(&self, worker: &Worker<'_>, _: usize, scratch: Scratch) {
         if worker.index != 0 {
             return;
         }
         let [q, k, v, table] = &self.inputs;
-        let (query, kv, size) = (
+        let (query, kv, isa) = (
             self.heads.query as usize,
             self.heads.kv as usize,
-            self.heads.size as usize,
+            self.turn.isa,
         );
-        let (isa, style, dims) = (self.isa, self.style, self.dims);
-        // SAFETY: the caller's promise; the scratch is three rows and attention's.
+        let Caches {
+            keys,
+            values,
+            shape,
+        } = self.caches;
+        // SAFETY: the caller's promise: there is one row, and its position is below the capacity; the scratch is three
+        // rows and attention's.
         unsafe {
             let turned = scratch.kernel.cast::<f32>();
             let turned_k = scratch.kernel.add(self.row_bytes()).cast::<f32>();
             let out = scratch.kernel.add(2 * self.row_bytes()).cast::<f32>();
             let rest = scratch.kernel.add(3 * self.row_bytes());
-            let angles = table.f32(0);
-            rope::rope(isa, q.f32(0), turned, query, size, angles, style, dims);
-            rope::rope(isa, k.f32(0), turned_k, kv, size, angles, style, dims);
-            let Caches {
-                keys,
-                values,
-                shape,
-            } = self.caches;
+            let (position, angles) = (self.step.position(), table.f32(0));
+            self.turn.run(q.f32(0), turned, query, angles);
+            self.turn.run(k.f32(0), turned_k, kv, angles);
             for (x, cache) in [(turned_k, keys), (v.f32(0), values)] {
                 kv::kv_append(isa, x, 0, cache, shape, position, 1, (0, 1));
             }
             let y = if self.quantise { out } else { self.y.f32(0) };
-            let (q, out) = ((turned.cast_const(), 0), (y, 0));
             attention_prompt(
                 isa,
                 &self.shape,
-                q,
+                (turned.cast_const(), 0),
                 keys,
                 values,
                 position,
                 1,
-                out,
+                (y, 0),
                 0..self.shape.prompt_units(1),
                 rest,
             );
             if self.quantise {
-                let row = std::slice::from_raw_parts(y, self.y.cols);
-                quantise_row(isa, row, self.y.base);
+                self.y.quantise(isa, y, 0);
             }
         }
     }

@@ -204,21 +204,12 @@ impl Gemm {
         bytes.max().unwrap_or(0)
     }
 
-    /// [`Gemm::run_on`] of its own input.
-    ///
-    /// # Safety
-    /// As there.
-    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
-        // SAFETY: the caller's promise.
-        unsafe { self.run_on(self.input, worker, rows, scratch) }
-    }
-
     /// This worker's share of the units, over `rows` live rows of `input`.
     ///
     /// # Safety
     /// Every pointer must be valid for `rows` rows of its shape, outputs apart from inputs, and
     /// `scratch` this thread's own; no other launch may run meanwhile.
-    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+    pub unsafe fn run(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         for claim in worker.claims(self.units()) {
             let mut before = 0;
             for segment in &self.segments {
@@ -236,7 +227,7 @@ impl Gemm {
     }
 
     /// # Safety
-    /// As [`Gemm::run_on`]; `units` are of this segment, and nobody else's.
+    /// As [`Gemm::run`]; `units` are of this segment, and nobody else's.
     unsafe fn run_units(
         &self,
         segment: &Segment,
@@ -294,20 +285,11 @@ impl Gated {
         gate.scratch_bytes.max(up.scratch_bytes)
     }
 
-    /// This worker's share of the units, over `rows` live rows.
+    /// This worker's share of the units, over `rows` live rows of `input`.
     ///
     /// # Safety
     /// As [`Gemm::run`].
-    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
-        // SAFETY: the caller's promise.
-        unsafe { self.run_on(self.input, worker, rows, scratch) }
-    }
-
-    /// As [`Gated::run`], with other activations.
-    ///
-    /// # Safety
-    /// As [`Gemm::run`], for `input` in place of the launch's.
-    pub unsafe fn run_on(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+    pub unsafe fn run(&self, input: Input, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let gate_tile = scratch.tiles;
         let together = self.gate.together(rows).min(self.up.together(rows));
         let units_of = |claim| Units::of(claim, self.gate.whole_units(), together);

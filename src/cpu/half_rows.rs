@@ -6,14 +6,15 @@
 
 use super::CpuError;
 use super::activation::quantise_row;
-use super::fused::Product;
 use super::gemm::{Input, Scratch};
 use super::isa::Isa;
-use super::resolve::{Buffers, resolve_plain};
+use super::memory::Pages;
+use super::product::Product;
+use super::resolve::Resolver;
+use super::task::rows::Scale;
 use super::task::{Rows, Task};
 use super::team::Worker;
 use crate::graph::{Element, Op};
-use crate::program::{Launch, Program, Slot};
 use half::f16;
 
 /// Columns that rows are padded to.
@@ -58,26 +59,74 @@ pub fn widen_row(row: &[u8], x: &mut [f32]) {
     }
 }
 
+/// The task of a launch whose first output or first input has such rows.
+pub(super) fn resolve(at: &Resolver<'_>) -> Result<Box<dyn Task>, CpuError> {
+    let first = at.launch.inputs.first();
+    let takes = first.is_some_and(|slot| slot.element == Element::F16);
+    Ok(match at.launch.op {
+        Op::Gemm { .. } | Op::GatedGemm(_) if takes => Box::new(Widened::resolve(at)?),
+        _ => Box::new(Rounded::resolve(at)?),
+    })
+}
+
 /// A task whose rows are rounded once they are made, by the thread that made them.
-pub struct Rounded {
+struct Rounded {
     /// Writes f32 rows to `made`, each thread its share of the rows.
-    pub inner: Box<Task>,
+    inner: Box<dyn Task>,
     made: Rows,
     y: Rows,
     /// What `made` points to.
-    _memory: Box<[f32]>,
+    _memory: Pages,
 }
 
 impl Rounded {
-    /// # Safety
-    /// As `Task::run`.
-    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+    fn resolve(at: &Resolver<'_>) -> Result<Self, CpuError> {
+        let slot = &at.launch.outputs[0];
+        let stride = Element::F32.row_bytes(slot.cols);
+        let bytes = slot.rows as usize * stride;
+        let memory = Pages::zeroed(bytes).map_err(|source| CpuError::Memory {
+            what: "rows to round",
+            bytes: bytes as u64,
+            source,
+        })?;
+        let made = Rows {
+            base: memory.base(),
+            stride,
+            cols: slot.cols as usize,
+        };
+        let mut plain = at.launch.clone();
+        plain.outputs[0].element = Element::F32;
+        let plain = at.with_output(&plain, made);
+        let inner: Box<dyn Task> = match at.launch.op {
+            // Rounding is all there is to do: the rows are copied and rounded.
+            Op::Quantize => Box::new(Scale::resolve(&plain, 1.0)),
+            Op::RmsNorm { .. } | Op::GatedMul(_) => plain.plain()?,
+            _ => unreachable!("{} makes no rows of 16-bit floats", at.launch.kernel),
+        };
+        Ok(Rounded {
+            inner,
+            made,
+            y: at.output(0),
+            _memory: memory,
+        })
+    }
+}
+
+impl Task for Rounded {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.inner.scratch_bytes()
+    }
+
+    unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         // SAFETY: the caller's promise; the inner task's share of the rows is this worker's below.
         unsafe {
             self.inner.run(worker, rows, scratch);
             for r in worker.share(rows) {
-                let x = self.made.base.add(r * self.made.stride).cast::<f32>();
-                let x = std::slice::from_raw_parts(x, self.made.cols);
+                let x = std::slice::from_raw_parts(self.made.f32(r), self.made.cols);
                 let y = self.y.base.add(r * self.y.stride);
                 round_row(x, std::slice::from_raw_parts_mut(y, self.y.stride));
             }
@@ -86,7 +135,7 @@ impl Rounded {
 }
 
 /// A product of rows that are widened first.
-pub struct Widened {
+struct Widened {
     isa: Isa,
     product: Product,
     x: Rows,
@@ -97,22 +146,39 @@ pub struct Widened {
 }
 
 impl Widened {
-    pub fn name(&self) -> &'static str {
-        self.product.name()
+    fn resolve(at: &Resolver<'_>) -> Result<Self, CpuError> {
+        let (product, slot) = (Product::resolve(at)?, &at.launch.inputs[0]);
+        // The kernels for quantised weights take integers of 15 bits, which 11 fit into.
+        let element = match product.is_float() {
+            true => Element::F32,
+            false => Element::Q15A,
+        };
+        Ok(Widened {
+            isa: at.isa(),
+            product,
+            x: at.input(0),
+            element,
+            row_bytes: element.row_bytes(slot.cols),
+            rows: slot.rows as usize,
+        })
     }
 
     /// Bytes of the widened rows and one row of f32, before the kernels' scratch.
     fn held_bytes(&self) -> usize {
         self.rows * self.row_bytes + Element::F32.row_bytes(self.x.cols as u32)
     }
+}
 
-    pub fn scratch_bytes(&self) -> usize {
+impl Task for Widened {
+    fn name(&self) -> &'static str {
+        self.product.name()
+    }
+
+    fn scratch_bytes(&self) -> usize {
         self.held_bytes() + self.product.scratch_bytes()
     }
 
-    /// # Safety
-    /// As `Task::run`.
-    pub unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+    unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
         let held = scratch.kernel;
         // SAFETY: the caller's promise; the scratch is as long as `scratch_bytes` says, aligned to 64
         // bytes as rows are multiples of, and this thread's.
@@ -141,83 +207,6 @@ impl Widened {
             self.product.run_on(input, worker, rows, scratch);
         }
     }
-}
-
-/// Resolves a launch whose first output or first input has such rows.
-pub(super) fn resolve(
-    program: &Program,
-    launch: &Launch,
-    buffers: &Buffers<'_>,
-) -> Result<Task, CpuError> {
-    let is_half = |slot: &Slot| slot.element == Element::F16;
-    if let Op::Gemm { .. } | Op::GatedGemm(_) = launch.op
-        && let Some(x) = launch.inputs.first().filter(|s| is_half(s))
-    {
-        return widened(program, launch, buffers, x);
-    }
-    let slot = launch.outputs[0];
-    let stride = Element::F32.row_bytes(slot.cols);
-    let mut memory = vec![0f32; slot.rows as usize * stride / size_of::<f32>()].into_boxed_slice();
-    let made = Rows {
-        base: memory.as_mut_ptr().cast(),
-        stride,
-        cols: slot.cols as usize,
-    };
-    let inner = match launch.op {
-        // Rounding is all there is to do: the rows are copied and rounded.
-        Op::Quantize => Task::Scale {
-            isa: buffers.shared.isa,
-            by: 1.0,
-            x: buffers.rows(&launch.inputs[0]),
-            y: made,
-        },
-        _ => {
-            let mut plain = launch.clone();
-            plain.outputs[0].element = Element::F32;
-            // Where the rows would lie does not matter: the task gets others.
-            plain.outputs[0].offset = 0;
-            plain.outputs[0].rows = 0;
-            let mut task = resolve_plain(program, &plain, buffers)?;
-            match &mut task {
-                Task::RmsNorm { y, .. } | Task::GatedMul { y, .. } => *y = made,
-                other => unreachable!("{} makes no rows of 16-bit floats", other.name()),
-            }
-            task
-        }
-    };
-    Ok(Task::Rounded(Rounded {
-        inner: Box::new(inner),
-        made,
-        y: buffers.rows(&slot),
-        _memory: memory,
-    }))
-}
-
-fn widened(
-    program: &Program,
-    launch: &Launch,
-    buffers: &Buffers<'_>,
-    x: &Slot,
-) -> Result<Task, CpuError> {
-    let float = |w: &crate::graph::WeightId| program.weights[w.index()].dtype.is_float();
-    // The kernels for quantised weights take integers of 15 bits, which 11 fit into.
-    let element = match launch.weights.iter().all(float) {
-        true => Element::F32,
-        false => Element::Q15A,
-    };
-    let product = match resolve_plain(program, launch, buffers)? {
-        Task::Gemm(gemm) => Product::Gemm(gemm),
-        Task::Gated(gated) => Product::Gated(gated),
-        other => unreachable!("{} is no product", other.name()),
-    };
-    Ok(Task::Widened(Widened {
-        isa: buffers.shared.isa,
-        product,
-        x: buffers.rows(x),
-        element,
-        row_bytes: element.row_bytes(x.cols),
-        rows: x.rows as usize,
-    }))
 }
 
 #[cfg(test)]

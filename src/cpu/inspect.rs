@@ -8,7 +8,7 @@ impl Recording {
     /// A copy of the arena.
     pub fn read_arena(&mut self) -> Vec<u8> {
         let arena = &self.shared().arena;
-        // SAFETY: the arena has these bytes, and nothing runs while this recording is borrowed.
+        // SAFETY: the arena has these bytes, and nothing runs: the promise of `Cpu::record`.
         unsafe { std::slice::from_raw_parts(arena.base(), arena.len()) }.to_vec()
     }
 
@@ -19,15 +19,15 @@ impl Recording {
     pub fn write_arena(&mut self, bytes: &[u8]) {
         let arena = &self.shared().arena;
         assert!(bytes.len() <= arena.len());
-        // SAFETY: the arena has these bytes, and nothing runs while this recording is borrowed.
+        // SAFETY: the arena has these bytes, and nothing runs: the promise of `Cpu::record`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), arena.base(), bytes.len()) };
     }
 
     /// A copy of the cache with this number.
     pub fn read_state(&mut self, index: usize) -> Vec<u8> {
         let (offset, bytes) = self.state_range(index);
-        // SAFETY: the caches were laid out with these sizes, and nothing runs while this recording is
-        // borrowed.
+        // SAFETY: the caches were laid out with these sizes, and nothing runs: the promise of
+        // `Cpu::record`.
         unsafe { std::slice::from_raw_parts(self.shared().states.base().add(offset), bytes) }
             .to_vec()
     }

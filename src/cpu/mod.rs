@@ -27,6 +27,7 @@ pub mod memory;
 pub mod norm;
 pub mod pack;
 pub mod panel;
+mod product;
 mod recording;
 mod resolve;
 pub mod rope;
@@ -112,12 +113,20 @@ pub struct Setup {
 impl Cpu {
     /// Allocates and prepares everything for `programs`, which are programs of one model over the
     /// same caches. `progress(done, total)` counts weight bytes.
+    ///
+    /// # Errors
+    /// Where the system lacks the memory or the threads, or the model a weight.
+    ///
+    /// # Panics
+    /// When the machine does not run the setup's instruction set, or the programs have different caches.
     pub fn new(
         setup: Setup,
         programs: &[&Program],
         fetch: &dyn Fn(&str) -> Option<Tensor>,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, CpuError> {
+        let isa = setup.isa;
+        assert!(isa.is_available(), "this machine does not run {isa}");
         let pages = |what, len: usize| {
             let bytes = len as u64;
             Pages::zeroed(len).map_err(|source| CpuError::Memory {
@@ -172,7 +181,11 @@ impl Cpu {
     }
 
     /// Resolves one of the programs that [`Cpu::new`] prepared for.
-    pub fn record(&self, program: Program) -> Result<Recording, CpuError> {
+    ///
+    /// # Safety
+    /// The recordings of a [`Cpu`] share its arena and caches. While a step of one of them runs, no step of another may,
+    /// nothing may look into another, and no slice of a [`Recording::result`] may be in use.
+    pub unsafe fn record(&self, program: Program) -> Result<Recording, CpuError> {
         Recording::new(Arc::clone(&self.shared), program, self.poison)
     }
 

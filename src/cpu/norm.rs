@@ -16,9 +16,6 @@ entry! {
     /// The instance of [`rms_norm`] for an instruction set, for callers that resolve it once.
     pub fn rms_norm_fn(x: *const f32, weight: *const f32, eps: f32, y: *mut f32, n: usize) = body::<L>
 }
-entry! {
-    fn square_sum_fn(x: *const f32, n: usize) -> f64 = square_sum::<L>
-}
 
 /// `y [n] = x [n] · weight [n] / √(mean(x²) + eps)`.
 ///
@@ -38,12 +35,6 @@ pub unsafe fn rms_norm(
 ) {
     // SAFETY: the caller's promise is the instance's.
     unsafe { rms_norm_fn(isa)(x, weight, eps, y, n) }
-}
-
-/// Σ x², summed as [`rms_norm`] sums it.
-pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {
-    // SAFETY: an `Isa` is a promise about the machine; the slice is readable.
-    unsafe { square_sum_fn(isa)(x.as_ptr(), x.len()) }
 }
 
 #[inline(always)]
@@ -129,8 +120,6 @@ mod tests {
             )
         };
         assert_eq!(in_place, y[..n]);
-        let squares = sum_of_squares(isa, &x) / n as f64;
-        assert!((squares - mean).abs() <= 5e-7 * mean);
     }
 
     #[test]

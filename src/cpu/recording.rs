@@ -6,7 +6,7 @@
 
 use super::gemm::{Scratch, tile_bytes};
 use super::memory::Pages;
-use super::resolve::{Buffers, resolve};
+use super::resolve::Resolver;
 use super::task::{StepMemory, Task};
 use super::team::Worker;
 use super::{CpuError, Shared};
@@ -18,17 +18,27 @@ use std::time::{Duration, Instant};
 
 /// A task and the most rows its operands have: past `last_row` there is only one.
 struct Recorded {
-    task: Task,
+    task: Box<dyn Task>,
     rows: usize,
 }
 
+// SAFETY: a task holds the machine's instruction set, kernels, constants, and addresses in memory that the recording
+// which owns it keeps alive and that no thread owns; who may touch that when is `run`'s contract.
+unsafe impl Send for Recorded {}
+// SAFETY: as above.
+unsafe impl Sync for Recorded {}
+
 impl Recorded {
-    fn new(program: &Program, launch: &Launch, buffers: &Buffers<'_>) -> Result<Self, CpuError> {
+    fn new(
+        program: &Program,
+        launch: &Launch,
+        shared: &Shared,
+        step: &Arc<StepMemory>,
+    ) -> Result<Self, CpuError> {
         let operand = launch.inputs.first().or(launch.outputs.first());
-        let rows = operand.map_or(1, |slot| slot.rows as usize);
         Ok(Recorded {
-            task: resolve(program, launch, buffers)?,
-            rows,
+            task: Resolver::new(program, launch, shared, step).task()?,
+            rows: operand.map_or(1, |slot| slot.rows as usize),
         })
     }
 
@@ -64,11 +74,7 @@ impl Recording {
         poison: bool,
     ) -> Result<Self, CpuError> {
         let step = Arc::new(StepMemory::new(program.rows as usize));
-        let buffers = Buffers {
-            shared: &shared,
-            step: &step,
-        };
-        let record = |launch| Recorded::new(&program, launch, &buffers);
+        let record = |launch| Recorded::new(&program, launch, &shared, &step);
         let tasks: Vec<Recorded> = program
             .launches
             .iter()
@@ -212,11 +218,7 @@ impl Recording {
         self.begin(step, poison);
         let rows = step.tokens.len();
         for launch in &self.program.launches[launches] {
-            let buffers = Buffers {
-                shared: &self.shared,
-                step: &self.step,
-            };
-            let recorded = Recorded::new(&self.program, launch, &buffers)?;
+            let recorded = Recorded::new(&self.program, launch, &self.shared, &self.step)?;
             self.shared.team.run(&|worker| {
                 // SAFETY: as in `replay`; `run` ends on every thread before the next launch.
                 unsafe { recorded.run(&worker, rows, self.scratch_of(&worker)) };
@@ -237,8 +239,8 @@ impl Recording {
             "row {row} of a result of {} rows",
             slot.rows
         );
-        // SAFETY: the result lies in the arena for good, and nobody writes it between steps since
-        // that takes `&mut self`.
+        // SAFETY: the result lies in the arena for good. This recording writes it only with `&mut self`, and that no
+        // other runs meanwhile is the promise of `Cpu::record`.
         unsafe {
             let start = self
                 .shared
@@ -258,11 +260,11 @@ impl Recording {
         let end = step.position as usize + rows;
         let context = self.program.context as usize;
         assert!(end <= context, "position {end} of a cache of {context}");
-        // SAFETY: `&mut self`: no step of this recording is running.
+        // SAFETY: `&mut self`: no step of this recording is running, and the step is its own.
         unsafe { self.step.set(step) };
         self.shared.chain.note(step.position, step.tokens);
         if poison {
-            // SAFETY: the arena holds only temporaries, and no task is running.
+            // SAFETY: the arena holds only temporaries, and no task is running, of this recording or another.
             unsafe {
                 self.shared
                     .arena

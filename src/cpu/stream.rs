@@ -39,7 +39,11 @@ entry! {
 
 /// The best of a few rounds in which the team reads `bytes` of memory once, in bytes a second.
 /// The sum of what was read is kept alive, so that the reads happen.
+///
+/// # Panics
+/// When the machine does not run `isa`.
 pub fn read_bytes_per_second(team: &Team, isa: Isa, bytes: usize) -> Result<f64, CpuError> {
+    assert!(isa.is_available(), "this machine does not run {isa}");
     let mut pages = Pages::zeroed(bytes).map_err(|source| CpuError::Memory {
         what: "streaming test",
         bytes: bytes as u64,
