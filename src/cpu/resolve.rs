@@ -312,6 +312,7 @@ pub(super) fn resolve_plain(
         } => {
             let caches = buffers.caches(program, launch);
             let shape = attention_shape(caches.shape, heads, scale, window, split);
+            holds_partials(&launch.outputs[0], &shape);
             Task::AttentionSplit {
                 isa,
                 step,
@@ -334,6 +335,7 @@ pub(super) fn resolve_plain(
                 kv_type: KvType::F16,
             };
             let shape = attention_shape(cache, heads, 1.0, window, split);
+            holds_partials(&launch.inputs[0], &shape);
             Task::AttentionCombine {
                 isa,
                 step,
@@ -402,6 +404,16 @@ fn normed(
         quantise,
         product,
     }
+}
+
+/// The tasks write and read as many partial results as the shape has, whoever sized their place.
+fn holds_partials(slot: &Slot, shape: &AttentionShape) {
+    let (found, needed) = (slot.bytes(), 4 * shape.partials_len());
+    assert!(
+        found >= needed,
+        "{}: {found} bytes for {needed} of partial results",
+        slot.value
+    );
 }
 
 fn attention_shape(
