@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::runtime::{Session, SessionError};
 use crate::sampler::{SamplerError, Sampling, top_logprobs};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Detokenizer, Tokenizer};
 pub use stop::StopMatcher;
 
 /// When a text ends, and what is recorded on the way.
@@ -115,6 +115,24 @@ pub struct Generation {
     pub logits_hash: Option<u64>,
 }
 
+impl Generation {
+    /// Nothing yet, with room for so many tokens.
+    fn empty(budget: usize) -> Self {
+        Generation {
+            tokens: Vec::with_capacity(budget),
+            finish: Finish::Length,
+            logprobs: Vec::new(),
+            reused: 0,
+            slides: 0,
+            prompt_time: Duration::ZERO,
+            decode_time: Duration::ZERO,
+            first_token_at: None,
+            steps: Vec::new(),
+            logits_hash: None,
+        }
+    }
+}
+
 /// Why a text could not be continued.
 #[derive(Debug, Error)]
 pub enum GenerateError {
@@ -201,104 +219,146 @@ impl<'a> Generator<'a> {
         }
         self.session.set_sampling(&self.sampling)?;
         let budget = self.settings.max_tokens.min(context);
-        let mut out = Generation {
-            tokens: Vec::with_capacity(budget),
-            finish: Finish::Length,
-            logprobs: Vec::new(),
-            reused: 0,
-            slides: 0,
-            prompt_time: Duration::ZERO,
-            decode_time: Duration::ZERO,
-            first_token_at: None,
-            steps: Vec::new(),
-            logits_hash: None,
+        let mut writing = Writing {
+            out: Generation::empty(budget),
+            text: self.tokenizer.detokenizer(),
+            stop: StopMatcher::new(&self.settings.stop),
+            interrupted,
+            on_text,
         };
-        let mut text = self.tokenizer.detokenizer();
-        let mut stop = StopMatcher::new(&self.settings.stop);
-
         let mut shorter: Option<Vec<u32>> = None;
         loop {
             let sequence = shorter.as_deref().unwrap_or(prompt);
-            let begin = Instant::now();
-            let reused = self.session.keep_prefix(sequence);
-            let mut on_chunk = |_done| match interrupted() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            };
-            let prefilled = self.session.prefill(&sequence[reused..], &mut on_chunk);
-            if shorter.is_none() {
-                out.reused = reused;
-                out.prompt_time = begin.elapsed();
-            }
-            prefilled?;
+            self.prefill(sequence, shorter.is_none(), &mut writing)?;
             if interrupted() {
-                out.finish = Finish::Interrupted;
+                writing.out.finish = Finish::Interrupted;
                 break;
             }
-            let begin = Instant::now();
-            let limit = self.settings.max_tokens - out.tokens.len();
-            let mut decode = if self.settings.logprobs > 0 {
-                self.session.decode_with_logits(limit)?
-            } else {
-                self.session.decode(limit)?
-            };
-            out.finish = loop {
-                let Some(token) = decode.next()? else {
-                    break if out.tokens.len() == self.settings.max_tokens {
-                        Finish::Length
-                    } else {
-                        Finish::Context
-                    };
-                };
-                out.first_token_at.get_or_insert_with(Instant::now);
-                if self.settings.ends_at(token, self.tokenizer) {
-                    break Finish::EndOfGeneration;
-                }
-                if self.settings.logprobs > 0 {
-                    let mut top = Vec::new();
-                    top_logprobs(decode.logits(), self.settings.logprobs, &mut top)?;
-                    out.logprobs.push(Position { token, top });
-                }
-                out.tokens.push(token);
-                let (certain, found) = stop.push(text.push(token));
-                let wanted = certain.is_empty() || on_text(certain).is_continue();
-                if found {
-                    break Finish::Stop;
-                }
-                if out.tokens.len() == self.settings.max_tokens {
-                    break Finish::Length;
-                }
-                if !wanted || interrupted() {
-                    break Finish::Interrupted;
-                }
-            };
-            out.decode_time += begin.elapsed();
-            out.logits_hash = Some(hash_logits(decode.end()?));
-            let start = sequence.len();
-            out.steps.push(start..self.session.position() as usize);
-            let next = match (out.finish, &mut self.on_full) {
-                (Finish::Context, Some(on_full)) => on_full(Full {
-                    held: self.session.tokens(),
-                    generated: &out.tokens,
-                }),
-                _ => None,
-            };
-            match next {
+            self.decode(&mut writing)?;
+            let out = &mut writing.out;
+            out.steps
+                .push(sequence.len()..self.session.position() as usize);
+            match self.after_full(out) {
                 Some(next) if !next.is_empty() && next.len() <= context => shorter = Some(next),
                 _ => break,
             }
             out.slides += 1;
         }
-        if out.finish != Finish::Stop {
-            let (certain, found) = stop.push(text.finish());
-            let _at_the_end_anyway = on_text(certain);
-            if found {
-                out.finish = Finish::Stop;
-            } else {
-                let _at_the_end_anyway = on_text(stop.finish());
-            }
+        writing.flush();
+        Ok(writing.out)
+    }
+
+    /// Brings the session to the end of a sequence, unless it is interrupted on the way.
+    fn prefill(
+        &mut self,
+        sequence: &[u32],
+        first: bool,
+        writing: &mut Writing<'_>,
+    ) -> Result<(), GenerateError> {
+        let begin = Instant::now();
+        let reused = self.session.keep_prefix(sequence);
+        let interrupted = writing.interrupted;
+        let mut on_chunk = |_done| match interrupted() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let prefilled = self.session.prefill(&sequence[reused..], &mut on_chunk);
+        if first {
+            writing.out.reused = reused;
+            writing.out.prompt_time = begin.elapsed();
         }
-        Ok(out)
+        prefilled?;
+        Ok(())
+    }
+
+    /// Takes tokens until something ends the text or the context is full.
+    fn decode(&mut self, writing: &mut Writing<'_>) -> Result<(), GenerateError> {
+        let begin = Instant::now();
+        let limit = self.settings.max_tokens - writing.out.tokens.len();
+        let mut decode = if self.settings.logprobs > 0 {
+            self.session.decode_with_logits(limit)?
+        } else {
+            self.session.decode(limit)?
+        };
+        writing.out.finish = loop {
+            let Some(token) = decode.next()? else {
+                break match writing.is_long_enough(&self.settings) {
+                    true => Finish::Length,
+                    false => Finish::Context,
+                };
+            };
+            writing.out.first_token_at.get_or_insert_with(Instant::now);
+            if self.settings.ends_at(token, self.tokenizer) {
+                break Finish::EndOfGeneration;
+            }
+            if self.settings.logprobs > 0 {
+                let mut top = Vec::new();
+                top_logprobs(decode.logits(), self.settings.logprobs, &mut top)?;
+                writing.out.logprobs.push(Position { token, top });
+            }
+            if let Some(finish) = writing.push(token, &self.settings) {
+                break finish;
+            }
+        };
+        writing.out.decode_time += begin.elapsed();
+        writing.out.logits_hash = Some(hash_logits(decode.end()?));
+        Ok(())
+    }
+
+    /// The sequence to go on from, if the context is what ended the text and somebody has one.
+    fn after_full(&mut self, out: &Generation) -> Option<Vec<u32>> {
+        match (out.finish, &mut self.on_full) {
+            (Finish::Context, Some(on_full)) => on_full(Full {
+                held: self.session.tokens(),
+                generated: &out.tokens,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// A text on its way out.
+struct Writing<'w> {
+    out: Generation,
+    text: Detokenizer<'w>,
+    stop: StopMatcher,
+    interrupted: &'w dyn Fn() -> bool,
+    on_text: &'w mut dyn FnMut(&str) -> ControlFlow<()>,
+}
+
+impl Writing<'_> {
+    fn is_long_enough(&self, settings: &Settings) -> bool {
+        self.out.tokens.len() == settings.max_tokens
+    }
+
+    /// Adds a token and gives out the text that is certain with it; what ends the text there, if anything does.
+    fn push(&mut self, token: u32, settings: &Settings) -> Option<Finish> {
+        self.out.tokens.push(token);
+        let (certain, found) = self.stop.push(self.text.push(token));
+        let wanted = certain.is_empty() || (self.on_text)(certain).is_continue();
+        if found {
+            Some(Finish::Stop)
+        } else if self.is_long_enough(settings) {
+            Some(Finish::Length)
+        } else if !wanted || (self.interrupted)() {
+            Some(Finish::Interrupted)
+        } else {
+            None
+        }
+    }
+
+    /// Gives out what was held back, since no more comes.
+    fn flush(&mut self) {
+        if self.out.finish == Finish::Stop {
+            return;
+        }
+        let (certain, found) = self.stop.push(self.text.finish());
+        let _at_the_end_anyway = (self.on_text)(certain);
+        if found {
+            self.out.finish = Finish::Stop;
+        } else {
+            let _at_the_end_anyway = (self.on_text)(self.stop.finish());
+        }
     }
 }
 

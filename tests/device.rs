@@ -114,6 +114,19 @@ fn a_cache_that_no_gpu_kernel_takes() {
 }
 
 #[test]
+fn more_rows_at_a_time_than_a_grid_has() {
+    let bench = Bench::new();
+    let refusal =
+        "65536 rows of a prompt at a time; GPU kernels take 65535 of this length: set chunk_rows";
+    for (rows, refused) in [("65535", false), ("65536", true)] {
+        let args = ["graph", "--device", "hip", "--ctx", "65536", "--rows", rows];
+        let ran = bench.with_model(&args);
+        let text = &ran.expect(0, &[]).stdout;
+        assert_eq!(text.contains(refusal), refused, "{rows}:\n{text}");
+    }
+}
+
+#[test]
 fn a_step_for_a_gpu_can_be_drawn_without_one() {
     let bench = Bench::new();
     let ran = bench.with_model(&["graph", "--device", "hip"]);

@@ -120,12 +120,8 @@ fn amd_numbers_are_the_published_ones() {
     check("coherent", amd::HOST_COHERENT.into(), hipHostMallocCoherent);
     let threads = hipFunction_attribute_HIP_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK;
     check("threads", sys::FUNCTION_MAX_THREADS.into(), threads);
-    let lds = hipFunction_attribute_HIP_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-    check("LDS", sys::FUNCTION_LDS_BYTES.into(), lds);
     let local = hipFunction_attribute_HIP_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES;
     check("local", sys::FUNCTION_LOCAL_BYTES.into(), local);
-    let registers = hipFunction_attribute_HIP_FUNC_ATTRIBUTE_NUM_REGS;
-    check("registers", sys::FUNCTION_REGISTERS.into(), registers);
     let verbose = hipGraphDebugDotFlags_hipGraphDebugDotFlagsVerbose;
     check("verbose", sys::DOT_VERBOSE.into(), verbose);
     let wave = hipDeviceAttribute_t_hipDeviceAttributeWarpSize;
@@ -218,16 +214,8 @@ fn nvidia_numbers_are_the_published_ones() {
         CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK as i64,
     );
     check(
-        sys::FUNCTION_LDS_BYTES.into(),
-        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as i64,
-    );
-    check(
         sys::FUNCTION_LOCAL_BYTES.into(),
         CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES as i64,
-    );
-    check(
-        sys::FUNCTION_REGISTERS.into(),
-        CU_FUNC_ATTRIBUTE_NUM_REGS as i64,
     );
     use CUstreamCaptureMode_enum::*;
     check(

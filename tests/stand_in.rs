@@ -62,9 +62,13 @@ fn has_kernels() -> bool {
 
 /// Runs the binary with the toy model on the stand-in.
 fn run(bench: &Bench, definitions: &[&str], args: &[&str]) -> Option<Ran> {
+    run_on("hip", bench, definitions, args)
+}
+
+fn run_on(device: &str, bench: &Bench, definitions: &[&str], args: &[&str]) -> Option<Ran> {
     let home = driver(bench.directory.path(), definitions)?;
     let model = bench.model.to_str().expect("UTF-8");
-    let mut command = bench.command(&[args, &["--model", model, "--device", "hip"]].concat());
+    let mut command = bench.command(&[args, &["--model", model, "--device", device]].concat());
     command.env("ROCM_PATH", home);
     Some(Ran::of(command))
 }
@@ -90,6 +94,37 @@ fn a_model_that_does_not_fit_is_refused_with_a_table() {
     assert_eq!(ran.code, Some(3), "{ran:?}");
     for part in ["the model needs", "weights", "KV cache", "needed", "free"] {
         assert!(ran.stderr.contains(part), "no {part:?} in {ran:?}");
+    }
+}
+
+/// Who leaves the choice to the program is told why a GPU that is there was not taken.
+#[test]
+fn the_best_device_is_the_processor_for_a_reason() {
+    let args = ["generate", "x", "--max-tokens", "1", "--quiet"];
+    let loud = &args[..4];
+    let cases = [
+        (&["ARCH=\"gfx906\""][..], Some("no kernels for gfx906")),
+        (&["FREE_BYTES=1000000"], Some("the model needs")),
+        (&["INIT=999"], Some("hipInit")),
+        // Nothing is there, and so nothing is said.
+        (&["INIT=100"], None),
+    ];
+    let bench = Bench::new();
+    let devices = bench.run(&["devices", "--format", "json"]);
+    let real = devices.expect(0, &[]).json()["devices"][1]["name"] != "hip";
+    if real || !has_kernels() {
+        return;
+    }
+    for (definitions, why) in cases {
+        let Some(ran) = run_on("auto", &bench, definitions, loud) else {
+            return;
+        };
+        assert_eq!(ran.code, Some(0), "{definitions:?}: {ran:?}");
+        let warned = ran.stderr.contains("no GPU could be used");
+        assert_eq!(warned, why.is_some(), "{definitions:?}: {ran:?}");
+        assert!(ran.stderr.contains(why.unwrap_or("")), "{ran:?}");
+        let ran = run_on("auto", &bench, definitions, &args).expect("it was compiled before");
+        assert_eq!(ran.stderr, "", "{definitions:?}");
     }
 }
 
@@ -179,6 +214,7 @@ fn captures_that_fail_are_fallen_back_from() {
         ("INVALIDATES", "invalidated"),
         ("LOSES_A_NODE", "nodes for"),
         ("ADDS_A_COPY", "Copy node"),
+        ("LOSES_THE_DEVICE", "hipSetDevice"),
     ] {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let Some(mut session) = session(directory.path(), &[&format!("CAPTURE={capture}")]) else {
@@ -191,6 +227,29 @@ fn captures_that_fail_are_fallen_back_from() {
         assert!(said.contains(why), "{capture}: {said}");
         assert_eq!((report.replays, report.eager_steps), (0, 1), "{capture}");
     }
+}
+
+/// A driver that records steps, but not many at a time: they are launched one by one, and the report says so.
+#[test]
+fn a_group_that_is_not_recorded_is_reported() {
+    if !has_kernels() {
+        return;
+    }
+    let most = 100;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(session) = session(directory.path(), &[&format!("CAPTURED={most}")]) else {
+        return;
+    };
+    let report = session.report();
+    let nodes = most / GROUP_STEPS as usize..=most;
+    assert!(
+        report.graph_replay && nodes.contains(&report.nodes),
+        "{report:?}"
+    );
+    let [shortfall] = &report.shortfalls[..] else {
+        panic!("{report:?}");
+    };
+    assert!(shortfall.contains("16 at a time"), "{shortfall}");
 }
 
 /// What the stand-in counted.
@@ -234,6 +293,7 @@ fn a_replayed_step_asks_the_driver_for_one_launch() {
     let report = session.report();
     assert_eq!(report.replays, u64::from(steps) + 1);
     assert!(report.graph_fallback.is_none(), "{report:?}");
+    assert!(report.shortfalls.is_empty(), "{report:?}");
     // These kernels do nothing, so that nobody tells of a token: an error, and not whatever the memory held.
     let error = session.chosen().expect_err("no token").to_string();
     assert!(error.contains("the token for position 6"), "{error}");

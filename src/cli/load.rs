@@ -196,9 +196,20 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
             None => CliError::input(error),
         },
     })?;
-    if let Some(why) = session.report().graph_fallback {
+    let report = session.report();
+    if let Some(why) = report.device_fallback {
+        let line = format!("warning: the processor computes, since no GPU could be used: {why}");
+        output::note(!wanted.progress.is_wanted(), &line);
+    }
+    if let Some(why) = report.graph_fallback {
         let line = format!("warning: nothing was recorded, every step is launched anew: {why}");
         output::note(!wanted.progress.is_wanted(), &line);
+    }
+    for shortfall in report.shortfalls {
+        output::note(
+            !wanted.progress.is_wanted(),
+            &format!("warning: {shortfall}"),
+        );
     }
     Ok(session)
 }

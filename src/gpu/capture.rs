@@ -73,8 +73,9 @@ fn capture(stream: &Stream, resolved: &mut [Resolved], steps: u32) -> Result<Gra
     let graph = stream.capture(CaptureMode::ThreadLocal, |stream| {
         (0..steps).try_for_each(|_| {
             resolved.iter_mut().try_for_each(|resolved| {
-                // SAFETY: while capturing nothing runs. Graphs made of this are launched only by the
-                // recording that keeps the buffers alive.
+                // SAFETY: while capturing nothing runs, and who captures has the stream alone
+                // (`Shared::stream`). Graphs made of this are launched only by the recording that keeps
+                // the buffers alive.
                 unsafe { resolved.launch(stream) }
             })
         })

@@ -7,11 +7,11 @@
 //! that is to write it.
 
 use super::GpuError;
+use super::arguments::{Follows, launch_values};
 use super::geometry::{sample_chunks, step_set};
 use super::memory::step_bytes;
 use crate::hip::{Device, DeviceBuffer, Function, HipError, Module, PinnedBuffer, Stream};
 use crate::sampler::{RULE_WORDS, Rule, SamplerError};
-use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
@@ -86,7 +86,15 @@ impl Chain {
         let mut values = [step, position.into(), token.into(), history];
         // SAFETY: `step_set(Step* step, u32 position, u32 token, u32* history)`; a recording keeps the
         // chain alive and waits for the stream before it is dropped, and `begin` checked the position.
-        unsafe { launch(stream, &self.set_step, &mut values) }
+        unsafe {
+            launch_values(
+                stream,
+                &self.set_step,
+                step_set(),
+                Follows::InTurn,
+                &mut values,
+            )
+        }
     }
 
     /// Queues the writing of the rule.
@@ -97,7 +105,15 @@ impl Chain {
             *value = word.into();
         }
         // SAFETY: `rule_set(Rule* rule, u32 …)` with RULE_WORDS words; as for the step.
-        unsafe { launch(stream, &self.set_rule, &mut values) }
+        unsafe {
+            launch_values(
+                stream,
+                &self.set_rule,
+                step_set(),
+                Follows::InTurn,
+                &mut values,
+            )
+        }
     }
 
     /// The word of `position`'s slot that says what the slot is of.
@@ -158,19 +174,4 @@ impl Chain {
             token => Ok(token),
         })
     }
-}
-
-/// Queues one of the setting kernels, an argument in each value's first bytes.
-///
-/// # Safety
-/// The values are the kernel's arguments, and what they address lives until it has run.
-unsafe fn launch(stream: &Stream, function: &Function, values: &mut [u64]) -> Result<(), HipError> {
-    let mut pointers = [std::ptr::null_mut::<c_void>(); 1 + RULE_WORDS];
-    let pointers = &mut pointers[..values.len()];
-    for (pointer, value) in pointers.iter_mut().zip(values) {
-        *pointer = std::ptr::from_mut(value).cast();
-    }
-    let g = step_set();
-    // SAFETY: the caller's promise; both sides are little-endian.
-    unsafe { stream.launch(function, g.grid, g.block, g.lds_bytes, pointers) }
 }

@@ -64,7 +64,6 @@ fn platform_devices(
 pub fn select(search: &Search, index: Option<usize>) -> Result<Found, GpuError> {
     let (mut found, reasons) = devices(search);
     if found.is_empty() {
-        let reasons = reasons.iter().map(HipError::to_string).collect();
         return Err(GpuError::NoDriver { reasons });
     }
     let count = found.len();

@@ -14,8 +14,8 @@ pub enum GpuError {
     Lower(#[from] LowerError),
     #[error(transparent)]
     Tuning(#[from] super::tuning::TuningError),
-    #[error("no GPU to run on: {}", reasons.join("; "))]
-    NoDriver { reasons: Vec<String> },
+    #[error("no GPU to run on: {}", joined(reasons))]
+    NoDriver { reasons: Vec<HipError> },
     #[error("device hip:{index} does not exist: there are {count}, counted from 0")]
     NoSuchDevice { index: usize, count: usize },
     #[error(
@@ -47,14 +47,50 @@ pub enum GpuError {
     },
 }
 
+fn joined(reasons: &[HipError]) -> String {
+    let reasons: Vec<String> = reasons.iter().map(HipError::to_string).collect();
+    reasons.join("; ")
+}
+
 impl GpuError {
     /// Whether the machine cannot do what was asked for, as against a call that failed midway.
     pub fn is_refusal(&self) -> bool {
-        !matches!(
-            self,
-            GpuError::Hip(HipError::Call { .. } | HipError::Unexpected { .. })
-                | GpuError::NotTold { .. }
-                | GpuError::Read { .. }
-        )
+        match self {
+            GpuError::Lower(_)
+            | GpuError::Tuning(_)
+            | GpuError::NoDriver { .. }
+            | GpuError::NoSuchDevice { .. }
+            | GpuError::NoKernels { .. }
+            | GpuError::Memory(_)
+            // What the model lacks, the processor finds as well.
+            | GpuError::MissingWeight { .. } => true,
+            GpuError::Hip(error) => match error {
+                HipError::NoLibrary { .. }
+                | HipError::MissingSymbol { .. }
+                | HipError::NoDevice { .. }
+                | HipError::NoSuchDevice { .. } => true,
+                HipError::Call { .. }
+                | HipError::Unexpected { .. }
+                | HipError::OutOfRange { .. }
+                | HipError::ZeroByte { .. }
+                | HipError::Capture { .. } => false,
+            },
+            GpuError::NotTold { .. } | GpuError::Read { .. } => false,
+        }
+    }
+
+    /// Whether there simply is no GPU, as on most machines: no driver, or one that finds no device. Who
+    /// asked for the best device there is need not be told.
+    pub fn is_absence(&self) -> bool {
+        let absent = |reason: &HipError| {
+            matches!(
+                reason,
+                HipError::NoLibrary { unusable: None, .. } | HipError::NoDevice { .. }
+            )
+        };
+        match self {
+            GpuError::NoDriver { reasons } => reasons.iter().all(absent),
+            _ => false,
+        }
     }
 }

@@ -13,9 +13,12 @@
 //! And of `kernels/gemv_stream.hip`: ten waves, of which [`STREAM_WAVES`] compute; all activations lie
 //! in LDS; at most [`SLOTS`] slots, and two at least unless a block has one task alone.
 
+#[cfg(test)]
+mod tests;
+
 use super::geometry::Geometry;
 use super::hardware::Hardware;
-use super::launch::Shared;
+use super::launch::RoomNeeds;
 use super::pack::row_layout;
 use super::tuning::{Choice, Class, Kind};
 use crate::dtype::DType;
@@ -64,8 +67,8 @@ pub struct GatedShape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemvLaunch {
     pub geometry: Geometry,
-    /// Pairs of rows, or runs of 32 rows, that the blocks share.
-    pub shared: u32,
+    /// Pairs of rows, or runs of 32 rows, that are dealt to the blocks.
+    pub items: u32,
     /// Bytes from one row to the next.
     pub row_bytes: u32,
     /// Bytes of each of a group's rows that L2 is asked for ahead of the loads.
@@ -92,13 +95,13 @@ impl GemvLaunch {
         format!("{product}{way}_{}", dtype.name().to_ascii_lowercase())
     }
 
-    /// The kernel's last arguments: how many of what is shared each block has, how many blocks have one
+    /// The kernel's last arguments: how many items each block has, how many blocks have one
     /// more, and what L2 is asked for: whole pairs of rows ahead, or bytes of the first pair's rows.
     /// Where weights come through LDS, the last two are groups and slots. Divisions of runtime numbers
     /// are long on a GPU, and nothing could be loaded before them.
-    pub fn shares(&self) -> [u32; 4] {
+    pub fn deal_args(&self) -> [u32; 4] {
         let blocks = self.geometry.grid[0];
-        let (each, more) = (self.shared / blocks, self.shared % blocks);
+        let (each, more) = (self.items / blocks, self.items % blocks);
         if let Some(ring) = self.ring {
             return [each, more, ring.groups, ring.slots];
         }
@@ -112,15 +115,15 @@ impl GemvLaunch {
         [each, more, pairs, bytes]
     }
 
-    /// What blocks share of a gated launch of `n` rows that rounds its results: runs of them.
-    pub fn shared_runs(&self, n: u32) -> Shared {
+    /// The room in which blocks share runs of rows, in a gated launch of `n` rows that rounds its results.
+    pub fn run_room(&self, n: u32) -> RoomNeeds {
         match self.ring {
-            Some(_) => Shared {
+            Some(_) => RoomNeeds {
                 tickets: n.div_ceil(RUN) as usize,
                 sums_bytes: 4 * n as usize,
                 expanded_bytes: 0,
             },
-            None => Shared::default(),
+            None => RoomNeeds::default(),
         }
     }
 }
@@ -219,10 +222,10 @@ impl Products {
         };
         let are_few = |rows| (2 * pairs).div_ceil(rows) <= few;
         if let Some(mut ring) = Ring::new(dtype, k, row_bytes, choice, are_few) {
-            let (shared, blocks) = deal(Way::Lds { rows: ring.rows }, most);
+            let (items, blocks) = deal(Way::Lds { rows: ring.rows }, most);
             let blocks = blocks.max(1);
             // LDS that a launch has no use for is room for the next one's.
-            ring.slots = ring.slots.min(shared.div_ceil(blocks)).max(1);
+            ring.slots = ring.slots.min(items.div_ceil(blocks)).max(1);
             let slot_bytes = ring.rows * row_bytes;
             return GemvLaunch {
                 geometry: Geometry {
@@ -230,7 +233,7 @@ impl Products {
                     block: [WARP, STREAM_WAVES + 2, 1],
                     lds_bytes: ring_offset(activations(dtype, k).1) + ring.slots * slot_bytes,
                 },
-                shared,
+                items,
                 row_bytes,
                 hinted_bytes: 0,
                 ring: Some(ring),
@@ -244,7 +247,7 @@ impl Products {
             lanes => lanes.min(hardware.machine.wave()),
         };
         let groups = choice.threads / lanes;
-        let (shared, blocks) = deal(Way::Registers { groups }, most);
+        let (items, blocks) = deal(Way::Registers { groups }, most);
         let blocks = blocks.max(1);
         // Every group has as much of what L2 is to hold; it asks for two rows.
         let share = u64::from(choice.hint_kib) * 1024 / (2 * u64::from(blocks * groups));
@@ -260,7 +263,7 @@ impl Products {
                 block: [lanes, groups, 1],
                 lds_bytes: staged.min(STAGED_BYTES) + copies,
             },
-            shared,
+            items,
             row_bytes,
             hinted_bytes: share.min(turns * u64::from(row_bytes)) as u32,
             ring: None,
@@ -343,184 +346,4 @@ fn lanes_per_row(units: u32, pairs: u32, wave: u32, enough: u32) -> u32 {
     choices()
         .find(|&lanes| waste(lanes) <= 4.0 / 3.0)
         .unwrap_or(8)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gpu::geometry::Machine;
-    use crate::gpu::tuning::Tuning;
-
-    /// A device on which blocks have so much LDS for their weights.
-    fn tuned(machine: impl Into<Machine>, lds_kib: u32) -> Hardware {
-        let choice = Choice {
-            lanes: 0,
-            threads: 256,
-            blocks: 2,
-            hint_kib: 0,
-            lds_kib,
-        };
-        Hardware {
-            tuning: Tuning::uniform(choice),
-            ..Hardware::typical(machine)
-        }
-    }
-
-    /// What an SM of sm_90 gives a block, less what the kernels declare.
-    const MOST_LDS: u32 = 225 << 10;
-
-    #[test]
-    fn rings_fit_and_every_block_has_a_task() {
-        let mut streaming = 0;
-        for lds_kib in [64, 110, 224] {
-            let hardware = tuned(Machine::Hopper, lds_kib);
-            for &dtype in DType::RUNNABLE {
-                for k in [256, 576, 4096, 11_008, 28_672] {
-                    for n in [1, 33, 4096, 128_256] {
-                        let plain = GemvShape {
-                            dtype,
-                            n: [n, n / 2, 0],
-                            k,
-                            normed: false,
-                        };
-                        let gated = GatedShape {
-                            dtype,
-                            n,
-                            k,
-                            normed: false,
-                            quantizes: true,
-                        };
-                        for launch in [gemv(&hardware, plain), gated_gemv(&hardware, gated)] {
-                            let place = format!("{dtype} {n} {k} {lds_kib}: {launch:?}");
-                            let Some(ring) = launch.ring else { continue };
-                            streaming += 1;
-                            let blocks = launch.geometry.grid[0];
-                            let [each, more, groups, slots] = launch.shares();
-                            assert_eq!(each * blocks + more, launch.shared, "{place}");
-                            assert!(each >= 1, "{place}");
-                            assert!(slots >= 2 || each + u32::from(more > 0) == 1, "{place}");
-                            assert!(slots <= SLOTS, "{place}");
-                            assert!(groups.is_power_of_two() && groups <= 8, "{place}");
-                            // A gated run of 32 is whole tasks, and a wave has a lane a row.
-                            assert!(ring.rows <= 32 && ring.rows >= 2, "{place}");
-                            assert!(launch.geometry.lds_bytes <= lds_kib << 10, "{place}");
-                            assert!(launch.geometry.lds_bytes <= MOST_LDS, "{place}");
-                        }
-                    }
-                }
-            }
-        }
-        assert!(streaming > 100, "{streaming}");
-    }
-
-    #[test]
-    fn small_gates_round_whole_runs() {
-        let hardware = tuned(Machine::Hopper, 64);
-        for n in [1536, 1537, 1520] {
-            let launch = gated_gemv(
-                &hardware,
-                GatedShape {
-                    dtype: DType::Q4_1,
-                    n,
-                    k: 576,
-                    normed: true,
-                    quantizes: true,
-                },
-            );
-            let ring = launch.ring.expect("rows of 576 come through LDS");
-            let [each, more, ..] = launch.shares();
-            let per_run = RUN / (ring.rows / 2);
-            // All blocks but the last have a run of their own.
-            assert_eq!(each + u32::from(more > 0), per_run, "{launch:?}");
-            assert!(
-                more == 0 || more == launch.geometry.grid[0] - 1,
-                "{launch:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_block_has_work_and_is_whole_waves() {
-        for wave in [32, 64] {
-            let hardware = tuned(wave, 0);
-            for &dtype in DType::RUNNABLE {
-                for k in [32, 64, 256, 576, 1536, 4096, 11_008, 28_672] {
-                    for n in [1, 3, 64, 576, 1537, 4096, 32_000, 128_256] {
-                        let plain = GemvShape {
-                            dtype,
-                            n: [n, n / 2, 0],
-                            k,
-                            normed: k <= 8192,
-                        };
-                        let pairs = n.div_ceil(2) + (n / 2).div_ceil(2);
-                        let gated = |quantizes| GatedShape {
-                            dtype,
-                            n,
-                            k,
-                            normed: k <= 8192,
-                            quantizes,
-                        };
-                        for (things, launch) in [
-                            (pairs, gemv(&hardware, plain)),
-                            (n, gated_gemv(&hardware, gated(false))),
-                            (n.div_ceil(RUN), gated_gemv(&hardware, gated(true))),
-                        ] {
-                            let place = format!("{dtype} {n} {k} {wave}: {launch:?}");
-                            let [lanes, groups, _] = launch.geometry.block;
-                            let blocks = launch.geometry.grid[0];
-                            assert!((1..=things).contains(&blocks), "{place}");
-                            assert!(lanes.is_power_of_two(), "{place}");
-                            assert!((8..=wave).contains(&lanes), "{place}");
-                            assert!((lanes * groups).is_multiple_of(wave), "{place}");
-                            assert!(lanes * groups <= THREADS, "{place}");
-                            let copies = if k <= 8192 && wave == 32 { 8 * k } else { 0 };
-                            assert!(
-                                launch.geometry.lds_bytes <= STAGED_BYTES + copies,
-                                "{place}"
-                            );
-                            let [each, more, pairs, bytes] = launch.shares();
-                            assert_eq!(each * blocks + more, things, "{place}");
-                            assert!(pairs == 0 || bytes == 0, "{place}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn shapes_we_know() {
-        let hardware = tuned(32, 0);
-        let shape = |dtype, n, k| GemvShape {
-            dtype,
-            n: [n, 0, 0],
-            k,
-            normed: false,
-        };
-        // Llama-2-7B's output projection of attention: a warp a row pair, all blocks at once.
-        let g = gemv(&hardware, shape(DType::Q4_0, 4096, 4096)).geometry;
-        assert_eq!((g.grid[0], g.block, g.lds_bytes), (256, [32, 8, 1], 10_240));
-        // SmolLM2's head: 18 blocks a row leave a warp mostly idle, groups of 8 lanes not.
-        let g = gemv(&hardware, shape(DType::Q8_0, 49_152, 576)).geometry;
-        assert_eq!((g.grid[0], g.block), (264, [8, 32, 1]));
-        // One of its small matrices: too few rows to fill a device, so lanes shorten the work.
-        let g = gemv(&hardware, shape(DType::Q4_1, 576, 576)).geometry;
-        assert_eq!((g.grid[0], g.block), (36, [32, 8, 1]));
-        // The same where weights come through LDS: two rows a wave, so that there are 36 blocks and not 18.
-        let streaming = tuned(Machine::Hopper, 64);
-        let launch = gemv(&streaming, shape(DType::Q4_1, 576, 576));
-        assert_eq!(launch.kernel(), "gemv_stream_few_q4_1");
-        assert_eq!(launch.geometry.grid[0], 36);
-        let launch = gemv(&streaming, shape(DType::Q4_1, 49_152, 576));
-        assert_eq!(launch.kernel(), "gemv_stream_q4_1");
-        // Llama-2-7B's gate and up: a run of 32 rows a block.
-        let gated = GatedShape {
-            dtype: DType::Q4_K,
-            n: 11_008,
-            k: 4096,
-            normed: true,
-            quantizes: true,
-        };
-        assert_eq!(gated_gemv(&hardware, gated).geometry.grid[0], 344);
-    }
 }

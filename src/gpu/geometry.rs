@@ -342,4 +342,18 @@ mod tests {
         }
         assert_eq!(gemm(65, 65).grid, [2, 2, 1]);
     }
+
+    /// The passes fuse a step's attention up to so many queries (`pass/attend.rs`). The kernels' own LDS is at most
+    /// what `kernels/resources.toml` has for it.
+    #[test]
+    fn attention_steps_that_are_fused_fit_every_device() {
+        let own = 33_296;
+        for (queries, size) in [(61, 128), (123, 64), (30, 256)] {
+            let (kernel, geometry) = attention_step(queries, 1, size, 4);
+            assert!(
+                own + geometry.lds_bytes <= 64 << 10,
+                "{kernel}: {geometry:?}"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::tuning::{Class, GemmKey, Kind};
 use crate::dtype::DType;
-use crate::graph::{StateId, ValueId, WeightId};
+use crate::graph::{Heads, StateId, ValueId, WeightId};
 use crate::program::{Launch, Slot};
 use std::fmt::{self, Write};
 
@@ -75,9 +75,9 @@ pub enum Tuned {
     Gemm(GemmKey),
 }
 
-/// What a launch uses of what all launches share, and leaves as it found it or to nobody.
+/// What a launch uses of the room that all launches share, and leaves as it found it or to nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shared {
+pub struct RoomNeeds {
     /// [`Arg::Tickets`].
     pub tickets: usize,
     /// Bytes of [`Arg::Sums`].
@@ -86,14 +86,14 @@ pub struct Shared {
     pub expanded_bytes: usize,
 }
 
-impl Shared {
+impl RoomNeeds {
     /// What does for all of them.
     pub fn of<'l>(launches: impl IntoIterator<Item = &'l KernelLaunch>) -> Self {
         let launches = launches.into_iter();
-        launches.fold(Shared::default(), |most, launch| Shared {
-            tickets: most.tickets.max(launch.shared.tickets),
-            sums_bytes: most.sums_bytes.max(launch.shared.sums_bytes),
-            expanded_bytes: most.expanded_bytes.max(launch.shared.expanded_bytes),
+        launches.fold(RoomNeeds::default(), |most, launch| RoomNeeds {
+            tickets: most.tickets.max(launch.room.tickets),
+            sums_bytes: most.sums_bytes.max(launch.room.sums_bytes),
+            expanded_bytes: most.expanded_bytes.max(launch.room.expanded_bytes),
         })
     }
 }
@@ -110,7 +110,7 @@ pub struct KernelLaunch {
     pub overlaps: bool,
     /// Where the tuning table has a say.
     pub tuned: Option<Tuned>,
-    pub shared: Shared,
+    pub room: RoomNeeds,
     pub args: Vec<Arg>,
     /// The program's launch that this is a part of; `None` for the step's own copy.
     pub launch: Option<usize>,
@@ -218,6 +218,11 @@ impl Args {
     pub fn caches(&mut self, launch: &Launch) -> &mut Self {
         self.push(Arg::State(launch.states[0]))
             .push(Arg::State(launch.states[1]))
+    }
+
+    /// `H`, `G` and `D`.
+    pub fn heads(&mut self, heads: Heads) -> &mut Self {
+        self.u32(heads.query).u32(heads.kv).u32(heads.size)
     }
 
     pub fn tickets(&mut self) -> &mut Self {

@@ -6,16 +6,18 @@
 //! host memory to the device, so that a recording holds kernels and nothing else; a step of one row
 //! finds on the device what the step before it left there.
 
+mod attention;
 mod cache;
 mod product;
+mod rows;
 
 use super::geometry::{self, ATTENTION_MAX_HEAD, GemvLaunch, Geometry, Machine};
 use super::hardware::Hardware;
-use super::launch::{Arg, Args, Form, KernelLaunch, Link, Shared, Tuned};
+use super::launch::{Arg, Args, KernelLaunch, Link, RoomNeeds, Tuned};
 use super::overlap;
 use crate::dtype::DType;
 use crate::graph::{Activation, Element, KvType, Op, RopeStyle, Section};
-use crate::program::{Launch, Program, Slot};
+use crate::program::{Launch, Program};
 use thiserror::Error;
 
 /// Why there are no kernels for a program.
@@ -30,7 +32,8 @@ pub enum LowerError {
         head_size: u32,
     },
     #[error(
-        "{section}, {op}: {rows} rows of a prompt at a time; GPU kernels take {most} of this length"
+        "{section}, {op}: {rows} rows of a prompt at a time; GPU kernels take {most} of this length: set chunk_rows \
+         to as many at most, or to 0"
     )]
     Rows {
         section: Section,
@@ -81,7 +84,19 @@ pub fn lower(program: &Program, hardware: &Hardware) -> Result<Vec<KernelLaunch>
 /// What 32 bits count: the rows that `gemm_half` reads.
 const X_BYTES_BELOW: usize = 1 << 32;
 
+/// Blocks that a grid has in its second dimension at most on NVIDIA, where most kernels have their rows.
+const ROWS_MOST: u32 = 65_535;
+
 fn check(launch: &Launch) -> Result<(), LowerError> {
+    let slots = launch.inputs.iter().chain(&launch.outputs);
+    if let Some(x) = slots.max_by_key(|s| s.rows).filter(|s| s.rows > ROWS_MOST) {
+        return Err(LowerError::Rows {
+            section: launch.section,
+            op: launch.op.name(),
+            rows: x.rows,
+            most: ROWS_MOST as usize,
+        });
+    }
     let halves = launch.inputs.first().filter(|x| x.element == Element::F16);
     if let Some(x) = halves.filter(|x| x.bytes() >= X_BYTES_BELOW) {
         return Err(LowerError::Rows {
@@ -126,7 +141,7 @@ impl Lower<'_> {
         self.out.push(KernelLaunch {
             overlaps: overlap::waits(&kernel),
             tuned: None,
-            shared: Shared::default(),
+            room: RoomNeeds::default(),
             kernel,
             grid,
             block,
@@ -144,307 +159,64 @@ impl Lower<'_> {
         pushed.tuned = Some(Tuned::Gemv(kind, dtype, class));
     }
 
-    /// What the launch that was pushed last uses of what all share.
-    fn shares(&mut self, shared: Shared) {
-        self.out.last_mut().expect("it was just pushed").shared = shared;
-    }
-
-    /// The first token of every part of the row, then one token of all.
-    fn sample(&mut self, logits: Slot) {
-        let (rows, n) = (self.program.rows, logits.cols);
-        let mut args = Args::new();
-        args.u32(rows).value(logits).u32(n).link(Link::Rule);
-        args.link(Link::History)
-            .link(Link::Scores)
-            .link(Link::Firsts);
-        self.push("sample_scan".into(), geometry::sample_scan(n), args.0);
-        let mut args = Args::new();
-        args.u32(rows).link(Link::Scores).u32(n).link(Link::Rule);
-        args.link(Link::Firsts)
-            .u32(geometry::sample_chunks(n, self.machine.wave()));
-        args.link(Link::Next)
-            .link(Link::History)
-            .u32(self.program.context)
-            .link(Link::Ring);
-        self.push("sample_choose".into(), geometry::sample_choose(), args.0);
+    /// What the launch that was pushed last uses of the room that all share.
+    fn needs_room(&mut self, room: RoomNeeds) {
+        self.out.last_mut().expect("it was just pushed").room = room;
     }
 
     /// Arguments are in the order in which `kernels/*.hip` declare them.
     fn one(&mut self, launch: &Launch) {
-        let input = |i: usize| launch.inputs[i];
-        let rows = launch
-            .outputs
-            .first()
-            .or(launch.inputs.first())
-            .map_or(1, |s| s.rows);
-        let quantizes = launch
-            .outputs
-            .first()
-            .is_some_and(|s| s.element == Element::Q15A);
-        let halves = launch
-            .outputs
-            .first()
-            .is_some_and(|s| s.element == Element::F16);
-        let name = |base: &str| match (quantizes, halves) {
-            (true, _) => format!("{base}_quantize"),
-            (_, true) => format!("{base}_half"),
-            _ => base.to_string(),
-        };
-        let mut args = Args::new();
         match launch.op {
-            Op::Embed { scale } => {
-                let (table, y) = (launch.weights[0], launch.outputs[0]);
-                let slot = &self.program.weights[table.index()];
-                let row_bytes = slot.dtype.row_bytes(slot.cols);
-                args.weight(table, Form::Table)
-                    .size(row_bytes.expect("the model checked that rows are whole blocks"))
-                    .f32(scale)
-                    .rows(y)
-                    .u32(y.cols)
-                    .u32(rows);
-                let kernel = typed("embed", slot.dtype);
-                self.push(kernel, geometry::embed(y.cols, rows), args.0);
-            }
-            Op::RopeTable(rope) => {
-                match launch.weights.first() {
-                    Some(&factors) => args.weight(factors, Form::Vector),
-                    None => args.null(),
-                };
-                args.rows(launch.outputs[0])
-                    .u32(rope.dims)
-                    .f64(rope.base)
-                    .f64(rope.position_scale)
-                    .f64(rope.yarn.first)
-                    .f64(rope.yarn.last)
-                    .f64(rope.yarn.keep)
-                    .f32(rope.yarn.magnitude)
-                    .u32(rows);
-                self.push(
-                    "rope_table".into(),
-                    geometry::rope_table(rope.dims, rows),
-                    args.0,
-                );
-            }
-            Op::RmsNorm { eps, groups } => {
-                let y = launch.outputs[0];
-                args.rows(input(0))
-                    .weight(launch.weights[0], Form::Vector)
-                    .f32(eps)
-                    .rows(y)
-                    .u32(y.cols);
-                let geometry = if quantizes {
-                    geometry::rms_norm_quantize(y.cols, rows)
-                } else if halves {
-                    geometry::half_rows(y.cols, rows)
-                } else {
-                    args.u32(groups);
-                    geometry::rms_norm(y.cols, groups, rows)
-                };
-                args.u32(rows);
-                self.push(name("rms_norm"), geometry, args.0);
-            }
+            Op::Embed { scale } => self.embed(launch, scale),
+            Op::RopeTable(rope) => self.rope_table(launch, rope),
+            Op::RmsNorm { eps, groups } => self.rms_norm(launch, eps, groups),
             Op::Gemm { residual } => self.gemm(launch, residual),
             Op::NormGemm { eps } => {
                 let norm = launch.weights.last().map(|&w| (w, eps));
                 self.gemvs(launch, norm);
             }
-            Op::GatedGemm(activation) if input(0).element == Element::F16 => {
+            Op::GatedGemm(activation) if launch.inputs[0].element == Element::F16 => {
                 self.gated_gemm(launch, activation);
             }
             Op::GatedGemm(activation) => self.gated_gemv(launch, activation, None),
             Op::NormGatedGemm { eps, activation } => {
                 self.gated_gemv(launch, activation, Some((launch.weights[2], eps)));
             }
-            Op::Quantize => {
-                let y = launch.outputs[0];
-                args.rows(input(0)).rows(y).u32(y.cols).u32(rows);
-                let (kernel, geometry) = match halves {
-                    true => ("round_rows", geometry::half_rows(y.cols, rows)),
-                    false => ("quantize", geometry::quantize(y.cols, rows)),
-                };
-                self.push(kernel.into(), geometry, args.0);
-            }
-            Op::LastRow => {
-                let (x, y) = (input(0), launch.outputs[0]);
-                args.rows(x).value(y).u32(y.cols).u32(x.rows);
-                self.push("last_row".into(), geometry::last_row(y.cols), args.0);
-            }
-            Op::Sample => self.sample(input(0)),
-            Op::AddBias => {
-                let y = launch.outputs[0];
-                args.rows(input(0))
-                    .weight(launch.weights[0], Form::Vector)
-                    .rows(y)
-                    .u32(y.cols)
-                    .u32(rows);
-                self.push(
-                    "add_bias".into(),
-                    geometry::elementwise(y.cols, rows),
-                    args.0,
-                );
-            }
-            Op::Add => {
-                let y = launch.outputs[0];
-                args.rows(input(0))
-                    .rows(input(1))
-                    .rows(y)
-                    .u32(y.cols)
-                    .u32(rows);
-                self.push("add".into(), geometry::elementwise(y.cols, rows), args.0);
-            }
-            Op::Scale { by } => {
-                let y = launch.outputs[0];
-                args.rows(input(0)).f32(by).rows(y).u32(y.cols).u32(rows);
-                self.push("scale".into(), geometry::elementwise(y.cols, rows), args.0);
-            }
-            Op::GatedMul(activation) => {
-                let y = launch.outputs[0];
-                args.rows(input(0))
-                    .rows(input(1))
-                    .rows(y)
-                    .u32(y.cols)
-                    .u32(activation_code(activation))
-                    .u32(rows);
-                let geometry = match halves {
-                    true => geometry::half_rows(y.cols, rows),
-                    false => geometry::elementwise(y.cols, rows),
-                };
-                self.push(name("gated_mul"), geometry, args.0);
-            }
+            Op::Quantize => self.quantize(launch),
+            Op::LastRow => self.last_row(launch),
+            Op::Sample => self.sample(launch.inputs[0]),
+            Op::AddBias => self.add_bias(launch),
+            Op::Add => self.add(launch),
+            Op::Scale { by } => self.scale(launch, by),
+            Op::GatedMul(activation) => self.gated_mul(launch, activation),
             Op::Rope {
                 heads,
                 head_size,
                 dims,
                 style,
-            } => {
-                args.rows(input(0)).rows(input(1)).rows(launch.outputs[0]);
-                args.u32(heads)
-                    .u32(head_size)
-                    .u32(dims)
-                    .u32(style_code(style));
-                args.u32(rows);
-                self.push(
-                    "rope".into(),
-                    geometry::rope(heads, head_size, rows),
-                    args.0,
-                );
-            }
+            } => self.rope(launch, (heads, head_size), dims, style),
             Op::KvAppend {
                 kv_heads,
                 head_size,
-            } => {
-                args.rows(input(0)).rows(input(1)).caches(launch);
-                args.u32(kv_heads).u32(head_size).u32(self.program.context);
-                args.u32(rows);
-                self.push(
-                    "kv_append".into(),
-                    geometry::kv_append(kv_heads, head_size, rows),
-                    args.0,
-                );
-            }
-            Op::RopeAppend { heads, dims, style } => {
-                for i in 0..4 {
-                    args.rows(input(i));
-                }
-                args.rows(launch.outputs[0]).caches(launch);
-                args.u32(heads.query).u32(heads.kv).u32(heads.size);
-                args.u32(dims).u32(style_code(style));
-                args.u32(self.program.context).u32(rows);
-                self.push(
-                    "rope_append".into(),
-                    geometry::rope_append(heads.query, heads.kv, heads.size, rows),
-                    args.0,
-                );
-            }
+            } => self.kv_append(launch, kv_heads, head_size),
+            Op::RopeAppend { heads, dims, style } => self.rope_append(launch, heads, dims, style),
             Op::Attention {
                 heads,
                 scale,
                 window,
-            } => {
-                args.rows(input(0)).caches(launch).rows(launch.outputs[0]);
-                args.u32(heads.query).u32(heads.kv).u32(heads.size);
-                args.u32(self.program.context).u32(window.unwrap_or(0));
-                args.f32(scale).u32(rows);
-                let kv_type = self.program.states[launch.states[0].index()].kv_type;
-                let flash = self.program.is_half() && kv_type == KvType::F16;
-                let columns = geometry::flash_columns(heads.size).filter(|_| flash);
-                let (kernel, geometry) = match columns {
-                    Some(columns) => (
-                        format!("attention_flash_{columns}"),
-                        geometry::attention_flash(
-                            heads.query,
-                            heads.kv,
-                            columns,
-                            rows,
-                            self.machine,
-                        ),
-                    ),
-                    None => (
-                        "attention_rows".into(),
-                        geometry::attention_rows(heads.query, heads.kv, rows),
-                    ),
-                };
-                self.push(kernel, geometry, args.0);
-            }
-            Op::AttentionStep {
-                heads,
-                dims,
-                style,
-                scale,
-                window,
-                blocks,
-            } => {
-                let (y, partials) = (launch.outputs[0], launch.outputs[1]);
-                for i in 0..4 {
-                    args.value(input(i));
-                }
-                args.caches(launch).value(partials).tickets().value(y);
-                args.u32(heads.query).u32(heads.kv).u32(heads.size);
-                args.u32(dims).u32(style_code(style));
-                args.u32(self.program.context).u32(window.unwrap_or(0));
-                args.f32(scale).u32(quantizes.into());
-                let (kernel, geometry) =
-                    geometry::attention_step(heads.query, heads.kv, heads.size, blocks);
-                self.push(kernel.into(), geometry, args.0);
-                self.shares(Shared {
-                    tickets: heads.query as usize,
-                    ..Shared::default()
-                });
-            }
+            } => self.attention(launch, heads, scale, window),
+            Op::AttentionStep { .. } => self.attention_step(launch),
             Op::AttentionSplit {
                 heads,
                 scale,
                 window,
                 split,
-            } => {
-                args.value(input(0)).caches(launch).value(launch.outputs[0]);
-                args.u32(heads.query).u32(heads.kv).u32(heads.size);
-                args.u32(self.program.context)
-                    .u32(split)
-                    .u32(window.unwrap_or(0));
-                args.f32(scale);
-                self.push(
-                    "attention_split".into(),
-                    geometry::attention_split(heads.kv, self.program.context, split),
-                    args.0,
-                );
-            }
+            } => self.attention_split(launch, heads, scale, (window, split)),
             Op::AttentionCombine {
                 heads,
                 window,
                 split,
-            } => {
-                args.value(input(0)).value(launch.outputs[0]);
-                args.u32(heads.query).u32(heads.size);
-                args.u32(self.program.context)
-                    .u32(split)
-                    .u32(window.unwrap_or(0));
-                self.push(
-                    name("attention_combine"),
-                    geometry::attention_combine(heads.query, heads.size),
-                    args.0,
-                );
-            }
+            } => self.attention_combine(launch, heads, (window, split)),
         }
     }
 }

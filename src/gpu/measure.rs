@@ -1,11 +1,11 @@
 //! What the device itself takes: bandwidth, its memory's and to it, and the time of each launch.
 
-use super::geometry::stream_read;
+use super::arguments::{Follows, launch_values};
+use super::geometry::{Geometry, stream_read};
 use super::resolve::Resolved;
 use super::upload::BUFFER_BYTES;
 use super::{GpuError, Shared};
 use crate::hip::{DeviceBuffer, Event, Function, HipError, PinnedBuffer, Stream};
-use std::ffi::c_void;
 use std::time::Duration;
 
 /// Bytes that measuring reads: more than any cache holds.
@@ -23,7 +23,7 @@ struct Reader {
     address: u64,
     bytes: u64,
     sink: DeviceBuffer,
-    geometry: super::geometry::Geometry,
+    geometry: Geometry,
 }
 
 impl Reader {
@@ -40,13 +40,11 @@ impl Reader {
     /// # Safety
     /// The buffer lives until the kernel has run.
     unsafe fn launch(&self, stream: &Stream) -> Result<(), GpuError> {
-        let (mut address, mut bytes, mut sink) = (self.address, self.bytes, self.sink.address());
-        let mut pointers = [&mut address, &mut bytes, &mut sink]
-            .map(|value| std::ptr::from_mut(value).cast::<c_void>());
-        let g = &self.geometry;
+        let mut values = [self.address, self.bytes, self.sink.address()];
+        let (function, geometry) = (&self.function, self.geometry);
         // SAFETY: `stream_read(const u8* p, u64 bytes, u32* sink)` reads `bytes` at `p` and writes at
         // most a word at `sink`.
-        unsafe { stream.launch(&self.function, g.grid, g.block, g.lds_bytes, &mut pointers)? };
+        unsafe { launch_values(stream, function, geometry, Follows::InTurn, &mut values)? };
         Ok(())
     }
 }
@@ -57,7 +55,7 @@ pub fn stream_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
     let (free, _) = shared.device.memory()?;
     let bytes = STREAM_BYTES.min(free as usize / 2).max(1 << 20) & !0xfff;
     let buffer = DeviceBuffer::new(&shared.device, bytes)?;
-    let stream = &shared.stream;
+    let stream = shared.stream();
     stream.fill(&buffer, 0)?;
     let reader = Reader::new(shared, buffer.address(), bytes)?;
     let (start, end) = (Event::new(&shared.device)?, Event::new(&shared.device)?);
@@ -65,7 +63,7 @@ pub fn stream_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
     for _ in 0..STREAM_RUNS {
         stream.record(&start)?;
         // SAFETY: `buffer` lives until the synchronisation below.
-        unsafe { reader.launch(stream)? };
+        unsafe { reader.launch(&stream)? };
         stream.record(&end)?;
         end.synchronize()?;
         best = best.min(elapsed(&start, &end)?.as_secs_f64());
@@ -78,7 +76,7 @@ pub fn stream_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
 pub fn copy_bytes_per_second(shared: &Shared) -> Result<f64, GpuError> {
     let from = PinnedBuffer::new(&shared.device, BUFFER_BYTES)?;
     let to = DeviceBuffer::new(&shared.device, BUFFER_BYTES)?;
-    let stream = &shared.stream;
+    let stream = shared.stream();
     let (start, end) = (Event::new(&shared.device)?, Event::new(&shared.device)?);
     let mut best = f64::INFINITY;
     for _ in 0..STREAM_RUNS {
@@ -102,9 +100,12 @@ fn elapsed(start: &Event, end: &Event) -> Result<Duration, HipError> {
     ))
 }
 
-/// Device time of each of `resolved`, queued in order.
-pub fn launches(shared: &Shared, resolved: &mut [Resolved]) -> Result<Vec<Duration>, GpuError> {
-    let stream = &shared.stream;
+/// Device time of each of `resolved`, queued in order on the shared stream.
+pub fn launches(
+    shared: &Shared,
+    stream: &Stream,
+    resolved: &mut [Resolved],
+) -> Result<Vec<Duration>, GpuError> {
     let mut events = Vec::with_capacity(resolved.len() + 1);
     for _ in 0..=resolved.len() {
         events.push(Event::new(&shared.device)?);

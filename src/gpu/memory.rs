@@ -1,7 +1,7 @@
 //! What a model takes of a device's memory, worked out before anything is allocated.
 
 use super::chain::chain_bytes;
-use super::launch::Shared;
+use super::launch::RoomNeeds;
 use super::upload;
 use super::weights::WeightLayout;
 use crate::program::Program;
@@ -45,10 +45,10 @@ pub fn chained(programs: &[&Program]) -> (u32, u32) {
 pub struct Needs {
     pub weights: usize,
     pub states: usize,
-    /// The temporaries of the larger program, its logits among them.
+    /// The temporaries of the largest program, its logits among them.
     pub arena: usize,
     /// What blocks of a launch leave each other, and a launch the next.
-    pub shared: usize,
+    pub room: usize,
     /// What steps are told and tell each other, and what choosing tokens takes.
     pub steps: usize,
     /// What uploading the weights takes until it is done.
@@ -57,7 +57,7 @@ pub struct Needs {
 
 impl Needs {
     /// What these programs of one model need.
-    pub fn of(programs: &[&Program], weights: &WeightLayout, shared: Shared, wave: u32) -> Self {
+    pub fn of(programs: &[&Program], weights: &WeightLayout, room: RoomNeeds, wave: u32) -> Self {
         let arena = programs.iter().map(|p| p.arena_bytes).max();
         let (context, vocabulary) = chained(programs);
         let steps: usize = programs.iter().map(|p| step_bytes(p.rows)).sum();
@@ -65,7 +65,7 @@ impl Needs {
             weights: weights.bytes,
             states: programs.first().map_or(0, |p| state_offsets(p).1),
             arena: arena.unwrap_or(0),
-            shared: 4 * shared.tickets + shared.sums_bytes + shared.expanded_bytes,
+            room: 4 * room.tickets + room.sums_bytes + room.expanded_bytes,
             steps: steps + chain_bytes(context, vocabulary, wave),
             staging: upload::device_bytes(weights),
         }
@@ -93,7 +93,7 @@ impl Needs {
         [
             ("weights", self.weights),
             ("KV cache", self.states),
-            ("arena and logits", self.arena + self.shared),
+            ("arena and logits", self.arena + self.room),
             ("steps, sampling", self.steps),
             ("while loading", self.staging),
             ("for the driver", RESERVE_BYTES),
@@ -142,7 +142,7 @@ mod tests {
             weights: 70_000_000_000,
             states: 10_000_000_000,
             arena: 3_000_000,
-            shared: 2_000_000,
+            room: 2_000_000,
             steps: 600,
             staging: 32 << 20,
         };

@@ -12,6 +12,7 @@
 //! Invariants: what a step needs is allocated before anything is captured; only kernels are recorded;
 //! a recording's memory, code, stream and device are dropped after it, in this order.
 
+mod arguments;
 mod capture;
 mod chain;
 mod crew;
@@ -21,12 +22,14 @@ mod gemv;
 pub mod geometry;
 mod half;
 pub mod hardware;
+mod inspect;
 pub mod launch;
 pub mod lower;
 mod measure;
 pub mod memory;
 pub mod overlap;
 pub mod pack;
+mod recorded;
 mod recording;
 pub mod repack;
 mod resolve;
@@ -42,7 +45,8 @@ pub use error::GpuError;
 pub use hardware::Hardware;
 pub use launch::{Arg, Form, KernelLaunch, text};
 pub use lower::{LowerError, lower};
-pub use recording::{GROUP_STEPS, Recording};
+pub use recorded::GROUP_STEPS;
+pub use recording::Recording;
 
 use crate::hip::{Device, DeviceBuffer, DeviceInfo, Module, Stream};
 use crate::kernels;
@@ -50,9 +54,12 @@ use crate::loader::{Loading, Tensor};
 use crate::program::Program;
 use crate::sampler::{Rule, SamplerError, Sampling};
 use chain::Chain;
+use launch::RoomNeeds;
 use memory::Needs;
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tuning::Tuning;
 use weights::WeightLayout;
@@ -71,16 +78,24 @@ struct Shared {
     /// same time, so one set serves all.
     room: Room,
     chain: Chain,
-    stream: Stream,
+    /// Whose turn it is has it alone: what is put on it while another captures would be recorded.
+    stream: Mutex<Stream>,
     hardware: Hardware,
-    /// Whether launches that can begin before their predecessors have finished do.
+    /// Whether launches that can begin before their predecessors have finished are to.
     overlap: bool,
     info: DeviceInfo,
     description: String,
     device: Device,
 }
 
-/// What launches use of what all share.
+impl Shared {
+    /// The stream, for as long as the guard lives. A panic leaves nothing half done on it: captures end.
+    fn stream(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What launches use of what all share, as [`RoomNeeds`] sizes it.
 struct Room {
     tickets: DeviceBuffer,
     sums: DeviceBuffer,
@@ -88,11 +103,11 @@ struct Room {
 }
 
 impl Room {
-    fn new(device: &Device, stream: &Stream, shared: launch::Shared) -> Result<Self, GpuError> {
-        let tickets = DeviceBuffer::new(device, 4 * shared.tickets.max(1))?;
+    fn new(device: &Device, stream: &Stream, needs: RoomNeeds) -> Result<Self, GpuError> {
+        let tickets = DeviceBuffer::new(device, 4 * needs.tickets.max(1))?;
         stream.fill(&tickets, 0)?;
-        let sums = DeviceBuffer::new(device, shared.sums_bytes.max(1))?;
-        let expanded = DeviceBuffer::new(device, shared.expanded_bytes.max(1))?;
+        let sums = DeviceBuffer::new(device, needs.sums_bytes.max(1))?;
+        let expanded = DeviceBuffer::new(device, needs.expanded_bytes.max(1))?;
         Ok(Room {
             tickets,
             sums,
@@ -101,18 +116,20 @@ impl Room {
     }
 
     /// Whether it does for these.
-    fn holds(&self, shared: launch::Shared) -> bool {
-        4 * shared.tickets <= self.tickets.bytes()
-            && shared.sums_bytes <= self.sums.bytes()
-            && shared.expanded_bytes <= self.expanded.bytes()
+    fn holds(&self, needs: RoomNeeds) -> bool {
+        4 * needs.tickets <= self.tickets.bytes()
+            && needs.sums_bytes <= self.sums.bytes()
+            && needs.expanded_bytes <= self.expanded.bytes()
     }
 }
 
-/// A model's memory on a GPU.
+/// A model's memory on a GPU. One thread at a time has it, since the host's words in the ring are written through it.
 pub struct Gpu {
     poison: bool,
     loading: Loading,
     shared: Arc<Shared>,
+    /// `Send`, but not `Sync`.
+    _one_thread: PhantomData<Cell<()>>,
 }
 
 /// How a [`Gpu`] is set up.
@@ -150,8 +167,8 @@ impl Gpu {
         let pairs: Vec<_> = pairs.map(|(p, l)| (*p, l.as_slice())).collect();
         let layout = WeightLayout::new(&pairs);
         let wave = hardware.machine.wave();
-        let shared = launch::Shared::of(lowered.iter().flatten());
-        let needs = Needs::of(programs, &layout, shared, wave);
+        let room_needs = RoomNeeds::of(lowered.iter().flatten());
+        let needs = Needs::of(programs, &layout, room_needs, wave);
 
         let image = found.code_object()?;
         let device = Device::open(&found.hip, found.info.index)?;
@@ -171,7 +188,7 @@ impl Gpu {
             .first()
             .map_or(Vec::new(), |p| memory::state_offsets(p).0);
         let overlap = setup.overlap && kernels::overlaps(&found.info.arch) && stream.overlaps();
-        let room = Room::new(&device, &stream, shared)?;
+        let room = Room::new(&device, &stream, room_needs)?;
         let begin = Instant::now();
         let file_bytes = upload::upload(
             &module,
@@ -195,7 +212,7 @@ impl Gpu {
             state_offsets,
             room,
             chain,
-            stream,
+            stream: Mutex::new(stream),
             hardware,
             overlap,
             info: found.info.clone(),
@@ -206,6 +223,7 @@ impl Gpu {
             poison: setup.poison,
             loading,
             shared: Arc::new(shared),
+            _one_thread: PhantomData,
         })
     }
 
@@ -227,8 +245,8 @@ impl Gpu {
 
     /// How the steps that are queued from now on choose tokens.
     pub fn set_rule(&self, rule: &Rule) -> Result<(), GpuError> {
-        let Shared { chain, stream, .. } = &*self.shared;
-        Ok(chain.set_rule(stream, rule)?)
+        let stream = self.shared.stream();
+        Ok(self.shared.chain.set_rule(&stream, rule)?)
     }
 
     /// Has slots for what steps that are not queued yet will choose for these positions.
@@ -249,11 +267,6 @@ impl Gpu {
     /// `hip:0 (NVIDIA H100 80GB HBM3, sm_90)`
     pub fn describe(&self) -> &str {
         &self.shared.description
-    }
-
-    /// Whether launches begin before their predecessors have finished.
-    pub fn overlaps(&self) -> bool {
-        self.shared.overlap
     }
 
     /// Bytes of weights on the device.
@@ -279,50 +292,5 @@ impl Gpu {
     /// Bytes a second that are copied from pinned memory to the device, measured now.
     pub fn copy_bytes_per_second(&self) -> Result<f64, GpuError> {
         measure::copy_bytes_per_second(&self.shared)
-    }
-}
-
-/// Looking into the device's memory, for tests: each call copies everything and waits.
-impl Gpu {
-    /// The arena.
-    pub fn read_arena(&self) -> Result<Vec<u8>, GpuError> {
-        self.read(&self.shared.arena)
-    }
-
-    /// Where each weight lies.
-    pub fn weight_layout(&self) -> &WeightLayout {
-        &self.shared.layout
-    }
-
-    /// All weights.
-    pub fn read_weights(&self) -> Result<Vec<u8>, GpuError> {
-        self.read(&self.shared.weights)
-    }
-
-    /// Replaces the start of the arena.
-    pub fn write_arena(&self, bytes: &[u8]) -> Result<(), GpuError> {
-        self.write(&self.shared.arena, 0, bytes)
-    }
-
-    /// The cache with this number.
-    pub fn read_state(&self, program: &Program, index: usize) -> Result<Vec<u8>, GpuError> {
-        let all = self.read(&self.shared.states)?;
-        let offset = self.shared.state_offsets[index];
-        Ok(all[offset..offset + program.states[index].bytes()].to_vec())
-    }
-
-    /// Replaces the cache with this number.
-    pub fn write_state(&self, index: usize, bytes: &[u8]) -> Result<(), GpuError> {
-        self.write(&self.shared.states, self.shared.state_offsets[index], bytes)
-    }
-
-    fn read(&self, from: &DeviceBuffer) -> Result<Vec<u8>, GpuError> {
-        let mut bytes = vec![0; from.bytes()];
-        self.shared.stream.copy_to_host(from, 0, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn write(&self, to: &DeviceBuffer, offset: usize, bytes: &[u8]) -> Result<(), GpuError> {
-        Ok(self.shared.stream.copy_to_device(to, offset, bytes)?)
     }
 }

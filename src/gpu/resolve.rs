@@ -1,10 +1,11 @@
 //! Kernel launches → addresses.
 
+use super::arguments::{ARGUMENTS_MOST, Follows, launch_values};
+use super::geometry::Geometry;
 use super::launch::{Arg, KernelLaunch, Link};
 use super::{GpuError, Shared};
 use crate::hip::{Function, HipError, Stream};
 use crate::program::Program;
-use std::ffi::c_void;
 
 /// What addresses are made of.
 pub struct Buffers<'b> {
@@ -22,21 +23,17 @@ pub struct Buffers<'b> {
 /// A kernel with its addresses.
 pub struct Resolved {
     function: Function,
-    grid: [u32; 3],
-    block: [u32; 3],
-    lds_bytes: u32,
-    overlaps: bool,
-    /// A value an argument, in its first bytes; what `pointers` lead to.
-    _values: Box<[u64]>,
-    /// The arguments as the driver takes them.
-    pointers: Box<[*mut c_void]>,
+    geometry: Geometry,
+    follows: Follows,
+    /// A value an argument, in its first bytes.
+    values: Box<[u64]>,
     /// The program's launch that this is a part of.
     pub launch: Option<usize>,
 }
 
 impl Resolved {
     /// # Panics
-    /// When a value lies outside the arena, or a weight was not laid out.
+    /// When a value begins outside the arena, or a weight was not laid out.
     pub fn new(
         program: &Program,
         launch: &KernelLaunch,
@@ -44,42 +41,40 @@ impl Resolved {
     ) -> Result<Self, GpuError> {
         let function = buffers.shared.module.function(&launch.kernel)?;
         function.allow_lds(launch.lds_bytes)?;
-        let overlaps = launch.overlaps && buffers.shared.overlap;
-        if overlaps {
+        let follows = match launch.overlaps && buffers.shared.overlap {
+            true => Follows::Overlapping,
+            false => Follows::InTurn,
+        };
+        if follows == Follows::Overlapping {
             function.prefer_lds()?;
         }
-        let value = |arg: &Arg| buffers.value(program, arg);
-        let mut values: Box<[u64]> = launch.args.iter().map(value).collect();
-        let pointers = values.iter_mut().map(|v| std::ptr::from_mut(v).cast());
-        let pointers = pointers.collect();
+        let (found, kernel) = (launch.args.len(), &launch.kernel);
+        assert!(found <= ARGUMENTS_MOST, "{kernel}: {found} arguments");
         Ok(Resolved {
             function,
-            grid: launch.grid,
-            block: launch.block,
-            lds_bytes: launch.lds_bytes,
-            overlaps,
-            _values: values,
-            pointers,
+            geometry: Geometry {
+                grid: launch.grid,
+                block: launch.block,
+                lds_bytes: launch.lds_bytes,
+            },
+            follows,
+            values: launch
+                .args
+                .iter()
+                .map(|arg| buffers.value(program, arg))
+                .collect(),
             launch: launch.launch,
         })
     }
 
-    /// Has it begin after everything before it has finished from now on; whether that is a change.
-    pub fn wait_in_turn(&mut self) -> bool {
-        std::mem::replace(&mut self.overlaps, false)
+    /// Whether it may begin before what is before it has finished.
+    pub fn overlaps(&self) -> bool {
+        self.follows == Follows::Overlapping
     }
 
-    /// As [`Resolved::launch`], without overlap: where each launch is timed, it has to begin at its
-    /// own time.
-    ///
-    /// # Safety
-    /// As [`Resolved::launch`].
-    pub unsafe fn launch_alone(&mut self, stream: &Stream) -> Result<(), HipError> {
-        let overlaps = std::mem::replace(&mut self.overlaps, false);
-        // SAFETY: the caller's promise.
-        let launched = unsafe { self.launch(stream) };
-        self.overlaps = overlaps;
-        launched
+    /// Has it begin after everything before it has finished from now on.
+    pub fn wait_in_turn(&mut self) {
+        self.follows = Follows::InTurn;
     }
 
     /// Queues the kernel on `stream`, or adds it to what the stream captures.
@@ -88,25 +83,33 @@ impl Resolved {
     /// The buffers this was resolved against live until the kernel has run, and nobody else
     /// touches what it writes.
     pub unsafe fn launch(&mut self, stream: &Stream) -> Result<(), HipError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_as(self.follows, stream) }
+    }
+
+    /// As [`Resolved::launch`], without overlap: where a launch is timed, or what is before it is no launch of its
+    /// step, it has to begin at its own time.
+    ///
+    /// # Safety
+    /// As [`Resolved::launch`].
+    pub unsafe fn launch_alone(&mut self, stream: &Stream) -> Result<(), HipError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_as(Follows::InTurn, stream) }
+    }
+
+    /// # Safety
+    /// As [`Resolved::launch`].
+    unsafe fn launch_as(&mut self, follows: Follows, stream: &Stream) -> Result<(), HipError> {
         let Resolved {
-            overlaps,
             function,
-            grid,
-            block,
-            lds_bytes,
-            pointers,
+            geometry,
+            values,
             ..
         } = self;
         // SAFETY: the arguments are those that the kernel declares (golden files and the device tests
-        // compare them), in eight bytes each; the memory they name lives by the caller's promise. A
-        // kernel that overlaps waits for its predecessors itself (`overlap`).
-        unsafe {
-            if *overlaps {
-                stream.launch_overlapping(function, *grid, *block, *lds_bytes, pointers)
-            } else {
-                stream.launch(function, *grid, *block, *lds_bytes, pointers)
-            }
-        }
+        // compare them); the memory they name lives by the caller's promise. A kernel that overlaps waits for
+        // its predecessors itself (`overlap`).
+        unsafe { launch_values(stream, function, *geometry, follows, values) }
     }
 }
 

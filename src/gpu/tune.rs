@@ -109,9 +109,11 @@ impl Gpu {
             lds_kib: 0,
         };
         let mut best: BTreeMap<String, (Key, f64, Choice)> = BTreeMap::new();
+        let mut overlaps = false;
         for &(threads, blocks) in SHAPES {
             let choice = general(threads, blocks);
             let mut recording = self.record_tuned(program.clone(), Tuning::uniform(choice))?;
+            overlaps |= recording.overlaps();
             for (name, (key, seconds)) in times(&mut recording, program)? {
                 let Tuned::Gemv(kind, dtype, class) = key else {
                     continue;
@@ -145,7 +147,7 @@ impl Gpu {
             Tuning::uniform(usual).with(rows.map(row))
         };
         // Without overlap nothing is asked of L2 beforehand that the loads do not ask for at once.
-        let hints = if self.overlaps() { HINTS } else { &HINTS[..1] };
+        let hints = if overlaps { HINTS } else { &HINTS[..1] };
         let mut quickest: Option<(Duration, Tuning)> = None;
         for &hint_kib in hints {
             let table = table(hint_kib);

@@ -281,7 +281,7 @@ impl Tuning {
         }
     }
 
-    /// The same table with more rows, which go before those it has.
+    /// The same table with more rows, which count before those it has.
     pub fn with(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
         self.gemv.extend(rows);
         self

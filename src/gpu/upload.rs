@@ -14,12 +14,12 @@
 //! A tensor that is both a matrix and a table is read once.
 
 use super::GpuError;
+use super::arguments::{Follows, launch_values};
 use super::crew::Crew;
 use super::repack::Repack;
 use super::weights::{Piece, Source, WeightLayout};
 use crate::hip::{DeviceBuffer, Event, HipError, Module, PinnedBuffer, Stream};
 use crate::loader::{Blob, Tensor};
-use std::ffi::c_void;
 use std::thread;
 
 /// Bytes of one pinned buffer, unless a single row is larger: pinning takes time, as does each turn.
@@ -271,15 +271,11 @@ impl Batch<'_> {
     unsafe fn launch(&self, launch: &Repack, from: u64, to: u64) -> Result<(), HipError> {
         let [from_stride, to_stride, units, rows] = launch.sizes.map(u64::from);
         let mut values = [from, to, from_stride, to_stride, units, rows];
-        let mut pointers = values
-            .each_mut()
-            .map(|value| std::ptr::from_mut(value).cast::<c_void>());
         let function = self.module.function(&launch.kernel)?;
-        let g = launch.geometry;
-        let stream = self.lanes.stream;
+        let (g, stream) = (launch.geometry, self.lanes.stream);
         // SAFETY: `repack_<type>(const u8* from, u8* to, u32 from_stride, u32 to_stride, u32 units, u32 rows)`,
-        // each argument in the first bytes of its value; the rest is the caller's promise.
-        unsafe { stream.launch(&function, g.grid, g.block, g.lds_bytes, &mut pointers) }
+        // and the caller's promise.
+        unsafe { launch_values(stream, &function, g, Follows::InTurn, &mut values) }
     }
 }
 

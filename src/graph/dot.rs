@@ -145,12 +145,24 @@ fn cache_name(graph: &Graph<'_>, id: StateId) -> String {
 /// One colour a kind of work, so that a layer's shape is seen before it is read.
 fn colour(op: &Op) -> &'static str {
     match op {
-        Op::Gemm { .. } | Op::GatedGemm(_) => "#cfe3f7",
-        Op::Attention { .. } | Op::AttentionSplit { .. } | Op::AttentionCombine { .. } => "#fbe0c3",
+        Op::Gemm { .. } | Op::GatedGemm(_) | Op::NormGemm { .. } | Op::NormGatedGemm { .. } => {
+            "#cfe3f7"
+        }
+        Op::Attention { .. }
+        | Op::AttentionSplit { .. }
+        | Op::AttentionCombine { .. }
+        | Op::AttentionStep { .. } => "#fbe0c3",
         Op::KvAppend { .. } | Op::RopeAppend { .. } | Op::Rope { .. } | Op::RopeTable(_) => {
             "#e3d9f2"
         }
         Op::RmsNorm { .. } => "#d8efd3",
-        _ => "#ffffff",
+        Op::Embed { .. }
+        | Op::AddBias
+        | Op::GatedMul(_)
+        | Op::Add
+        | Op::Scale { .. }
+        | Op::Quantize
+        | Op::LastRow
+        | Op::Sample => "#ffffff",
     }
 }

@@ -213,34 +213,45 @@ impl<'a> Graph<'a> {
         }
     }
 
+    /// The nodes, in an order in which they can run.
     pub fn nodes(&self) -> &[Node<'a>] {
         &self.nodes
     }
 
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// Here and below: when the graph has no such id.
     pub fn node(&self, id: NodeId) -> &Node<'a> {
         &self.nodes[id.index()]
     }
 
+    /// All values, those that no node writes any more included.
     pub fn values(&self) -> &[Value<'a>] {
         &self.values
     }
 
+    /// The value with this id.
     pub fn value(&self, id: ValueId) -> &Value<'a> {
         &self.values[id.index()]
     }
 
+    /// All weights, each once.
     pub fn weights(&self) -> &[Weight<'a>] {
         &self.weights
     }
 
+    /// The weight with this id.
     pub fn weight(&self, id: WeightId) -> &Weight<'a> {
         &self.weights[id.index()]
     }
 
+    /// All caches.
     pub fn states(&self) -> &[State] {
         &self.states
     }
 
+    /// The cache with this id.
     pub fn state(&self, id: StateId) -> &State {
         &self.states[id.index()]
     }
@@ -250,10 +261,12 @@ impl<'a> Graph<'a> {
         self.result
     }
 
+    /// Makes `value` what the step is for.
     pub fn set_result(&mut self, value: ValueId) {
         self.result = Some(value);
     }
 
+    /// A new value, which no node writes yet; its name is copied into the arena.
     pub fn add_value(&mut self, value: Value<'_>) -> ValueId {
         let name = self.arena.alloc_str(value.name);
         self.values.push(Value { name, ..value });
@@ -273,6 +286,7 @@ impl<'a> Graph<'a> {
         WeightId::new(self.weights.len() - 1)
     }
 
+    /// A new cache.
     pub fn add_state(&mut self, state: State) -> StateId {
         self.states.push(state);
         StateId::new(self.states.len() - 1)

@@ -43,6 +43,13 @@ impl Heads {
     pub fn partial_len(&self) -> u32 {
         self.size.next_multiple_of(16) + 16
     }
+
+    /// Elements of `parts` partial results of every query head; `None` where that is more than a
+    /// value's columns count.
+    pub fn partials(&self, parts: u32) -> Option<u32> {
+        let row = u64::from(self.query) * u64::from(self.partial_len());
+        u32::try_from(row.checked_mul(parts.into())?).ok()
+    }
 }
 
 /// How rotary position embedding turns a head (arXiv:2104.09864).
@@ -210,6 +217,32 @@ impl Op {
             Op::Quantize => "quantize",
             Op::LastRow => "last_row",
             Op::Sample => "sample",
+        }
+    }
+
+    /// Whether it changes what outlives the step, and so stays even if nobody reads what it writes.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Op::KvAppend { .. } | Op::RopeAppend { .. } | Op::AttentionStep { .. } | Op::Sample => {
+                true
+            }
+            Op::Embed { .. }
+            | Op::RopeTable(_)
+            | Op::RmsNorm { .. }
+            | Op::Gemm { .. }
+            | Op::GatedGemm(_)
+            | Op::NormGemm { .. }
+            | Op::NormGatedGemm { .. }
+            | Op::AddBias
+            | Op::Rope { .. }
+            | Op::Attention { .. }
+            | Op::AttentionSplit { .. }
+            | Op::AttentionCombine { .. }
+            | Op::GatedMul(_)
+            | Op::Add
+            | Op::Scale { .. }
+            | Op::Quantize
+            | Op::LastRow => false,
         }
     }
 

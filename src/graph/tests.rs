@@ -289,6 +289,9 @@ fn operands_of_a_fused_step() {
             "n5 attention_split: partials: expected a multiple of 64, found 100";
         |g| g.values[7].cols = 128 =>
             "n5 attention_split: columns of the partials: expected 192, found 128";
+        // 2^26 + 1 splits: 64 columns if they were counted in 32 bits.
+        |g| { g.states.iter_mut().for_each(|s| s.positions = (1 << 28) + 4); g.values[7].cols = 64; } =>
+            "n5 attention_split: columns of the partials: expected 4294967360, found 64";
         |g| g.values[7].rows = 2 => "n5 attention_split: rows of the partials: expected 1, found 2";
         |g| g.values[8].rows = 2 => "n6 attention_combine: rows: expected 1, found 2";
         |g| g.values[8].cols = 4 => "n6 attention_combine: columns: expected 8, found 4";

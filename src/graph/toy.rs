@@ -146,13 +146,18 @@ impl<'a> Toy<'a> {
 
     /// A layer's caches of ten positions.
     pub(crate) fn caches(&mut self) -> [StateId; 2] {
+        self.caches_of(HEADS, 10)
+    }
+
+    /// A layer's caches for these heads.
+    pub(crate) fn caches_of(&mut self, heads: Heads, positions: u32) -> [StateId; 2] {
         [StateKind::Keys, StateKind::Values].map(|kind| {
             self.graph.add_state(State {
                 kind,
                 layer: 0,
-                kv_heads: HEADS.kv,
-                positions: 10,
-                head_size: HEADS.size,
+                kv_heads: heads.kv,
+                positions,
+                head_size: heads.size,
                 kv_type: KvType::F16,
             })
         })

@@ -115,7 +115,8 @@ impl Stream {
         let device = self.device();
         // Some drivers end a void capture without an error, so it is asked for before.
         let before = self.capture_status();
-        let row = &device.bind()?.capture_end;
+        // Not `bind`, whose error would leave the stream capturing.
+        let row = &device.table_to_drop().capture_end;
         let mut handle = ptr::null_mut();
         // SAFETY: the stream is a live handle, and there is a place for the handle that is written.
         let status = unsafe { (row.function)(self.handle, &mut handle) };

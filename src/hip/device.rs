@@ -157,7 +157,8 @@ impl Device {
         Ok(&hip.driver.table)
     }
 
-    /// The operations, for drops, after making this the thread's device as well as can be.
+    /// The operations, for drops and what else has to be tried, after making this the thread's device as well as can
+    /// be.
     pub(super) fn table_to_drop(&self) -> &Table {
         match self.bind() {
             Ok(table) => table,

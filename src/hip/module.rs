@@ -139,19 +139,9 @@ impl Function {
         self.attribute(sys::FUNCTION_MAX_THREADS)
     }
 
-    /// Bytes of LDS in its code, beside what a launch asks for.
-    pub fn lds_bytes(&self) -> Result<u32, HipError> {
-        self.attribute(sys::FUNCTION_LDS_BYTES)
-    }
-
     /// Bytes of memory a thread for what did not fit into registers.
     pub fn spill_bytes(&self) -> Result<u32, HipError> {
         self.attribute(sys::FUNCTION_LOCAL_BYTES)
-    }
-
-    /// Registers a thread.
-    pub fn registers(&self) -> Result<u32, HipError> {
-        self.attribute(sys::FUNCTION_REGISTERS)
     }
 
     fn attribute(&self, attribute: i32) -> Result<u32, HipError> {

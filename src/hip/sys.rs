@@ -42,11 +42,9 @@ pub const STREAM_NON_BLOCKING: u32 = 1;
 pub const HOST_PORTABLE: u32 = 1;
 /// Pinned memory that kernels may address.
 pub const HOST_MAPPED: u32 = 2;
-/// Function attributes: the largest block, LDS in the code, spilled bytes a thread, registers a thread.
+/// Function attributes: the largest block, spilled bytes a thread.
 pub const FUNCTION_MAX_THREADS: i32 = 0;
-pub const FUNCTION_LDS_BYTES: i32 = 1;
 pub const FUNCTION_LOCAL_BYTES: i32 = 3;
-pub const FUNCTION_REGISTERS: i32 = 4;
 /// A drawing of a graph with everything the driver knows of each node.
 pub const DOT_VERBOSE: u32 = 1;
 

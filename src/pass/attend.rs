@@ -2,10 +2,20 @@
 //! each needs of the other is on the chip anyway.
 
 use super::{Report, Slots};
-use crate::graph::{Element, Graph, KvType, Node, NodeId, Op, Value};
+use crate::graph::{Element, Graph, Heads, KvType, Node, NodeId, Op, Value};
 
 /// Positions that a block of attention takes at a time, and so the least that are worth a block.
 const CHUNK: u32 = 64;
+
+/// What a block may hold of its KV head, in bytes of on-chip memory: the smallest devices have 64 KiB, and the
+/// kernels take up to 33 of them besides. One bound for all, so that tokens do not depend on the device.
+const HELD_BYTES: u64 = 31 << 10;
+
+/// Bytes that a block holds: the turned queries as f32, and the step's own keys and values as f16.
+fn held_bytes(heads: Heads) -> u64 {
+    let queries = u64::from(heads.query / heads.kv);
+    (4 * queries + 2 * 2) * u64::from(heads.size)
+}
 
 /// Shares the positions of each KV head among so many blocks that all heads have `blocks`, as far as
 /// there are positions; `None` fuses nothing.
@@ -56,6 +66,8 @@ pub(super) fn fuse_attention_steps(
             Some("several rows")
         } else if graph.state(node.states[0]).kv_type != KvType::F16 {
             Some("the cache is not f16")
+        } else if held_bytes(heads) > HELD_BYTES {
+            Some("the queries of a KV head need more than the 31 KiB of a block's on-chip memory")
         } else if blocks.is_none() {
             Some("the target keeps them apart")
         } else {
@@ -69,10 +81,17 @@ pub(super) fn fuse_attention_steps(
         // Blocks that serve several heads take twice the room.
         let shared = blocks.unwrap_or(1) / (heads.kv * if heads.query > heads.kv { 2 } else { 1 });
         let blocks = shared.clamp(4, 64).min(positions.div_ceil(CHUNK));
+        let Some(cols) = heads.partials(blocks) else {
+            report.skip(format!(
+                "{blocks} blocks for {heads} are more partial results than the {} columns of a value",
+                u32::MAX
+            ));
+            continue;
+        };
         let partials = graph.add_value(Value {
             name: "partials",
             rows: 1,
-            cols: blocks * heads.query * heads.partial_len(),
+            cols,
             element: Element::F32,
         });
         let op = Op::AttentionStep {

@@ -12,11 +12,7 @@ pub(super) fn eliminate_dead(graph: Graph<'_>) -> (Graph<'_>, Report) {
     }
     let mut slots = Slots::new(&graph);
     for (index, node) in graph.nodes().iter().enumerate().rev() {
-        let effect = matches!(
-            node.op.name(),
-            "kv_append" | "rope_append" | "attention_step" | "sample"
-        );
-        if effect || node.outputs.iter().any(|v| live[v.index()]) {
+        if node.op.has_effect() || node.outputs.iter().any(|v| live[v.index()]) {
             node.inputs.iter().for_each(|v| live[v.index()] = true);
         } else {
             slots.take(NodeId::new(index));

@@ -23,7 +23,15 @@ pub(super) fn split_attention(graph: Graph<'_>, split: u32) -> (Graph<'_>, Repor
             continue;
         }
         let splits = graph.state(node.states[0]).positions.div_ceil(split);
-        let cols = splits * heads.query * heads.partial_len();
+        // The attention of one row is right without being split, only slower.
+        let Some(cols) = heads.partials(splits) else {
+            report.skip(format!(
+                "{splits} splits for {heads} are more partial results than the {} columns of a value",
+                u32::MAX
+            ));
+            next.push(*node);
+            continue;
+        };
         let element = Element::F32;
         let partials = next.add_value(Value {
             name: "partials",

@@ -4,7 +4,7 @@
 use super::*;
 use crate::dtype::DType::{F16, F32, Q4_0, Q8_0};
 use crate::graph::toy::Toy;
-use crate::graph::{Activation, Graph, Op, StateKind, ValueId, text};
+use crate::graph::{Activation, Graph, Op, ValueId, text};
 use bumpalo::Bump;
 
 type Pass = for<'a> fn(Graph<'a>) -> (Graph<'a>, Report);

@@ -149,11 +149,12 @@ pub fn cost(graph: &Graph<'_>, node: &Node<'_>) -> Cost {
             ..
         } => {
             let (query, kv, size) = (heads.query, heads.kv, heads.size);
-            cost.cache_read_bytes_per_position = 2 * 2 * u64::from(kv * size);
+            let cached = kv_type(graph, node).bytes(2 * u64::from(kv * size));
+            cost.cache_read_bytes_per_position = cached;
             cost.flops_per_position = 4 * u64::from(query * size);
             cost.window = window.map_or(0, u64::from);
             cost.flops = 3 * u64::from(query + kv) * u64::from(dims);
-            cost.cache_write_bytes = 2 * 2 * u64::from(kv * size);
+            cost.cache_write_bytes = cached;
             // Only the blocks that hold positions write partial results; count one a head, read once.
             let partials = 2 * u64::from(query) * 4 * u64::from(heads.partial_len());
             cost.value_bytes =

@@ -132,6 +132,11 @@ pub trait Recording: Send {
         None
     }
 
+    /// What the device's driver could not do and why, where steps take longer for it; the bits are the same.
+    fn shortfalls(&self) -> &[String] {
+        &[]
+    }
+
     /// Time the host has spent in launch calls so far, on devices that have such calls.
     fn launch_time(&self) -> Option<Duration> {
         None
@@ -343,6 +348,10 @@ impl Recording for gpu::Recording {
 
     fn fallback(&self) -> Option<&str> {
         self.fallback()
+    }
+
+    fn shortfalls(&self) -> &[String] {
+        self.shortfalls()
     }
 
     fn launch_time(&self) -> Option<Duration> {

@@ -50,9 +50,11 @@ impl FromStr for DeviceChoice {
     }
 }
 
-/// A device that holds a model, and the two programs that were compiled for it.
+/// A device that holds a model, and the programs that were compiled for it.
 pub(super) struct Prepared {
     pub backend: Box<dyn Backend>,
+    /// Why it is not the GPU that [`DeviceChoice::Auto`] would have taken.
+    pub fallback: Option<String>,
     pub decode: Program,
     /// Chunks of a prompt, the largest first.
     pub prompts: Vec<Program>,
@@ -65,23 +67,28 @@ pub(super) fn prepare(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Prepared, SessionError> {
     let found = match options.device {
-        DeviceChoice::Cpu => None,
-        DeviceChoice::Hip(index) => {
-            Some(gpu::select(&options.drivers, index).map_err(BackendError::from)?)
-        }
-        // Without kernels for it, the best device is none.
+        DeviceChoice::Cpu => return on_cpu(model, options, progress),
+        DeviceChoice::Hip(index) => gpu::select(&options.drivers, index),
+        // Before anything is compiled for it: without kernels, the best device is none.
         DeviceChoice::Auto => gpu::select(&options.drivers, None)
-            .ok()
-            .filter(|found| found.code_object().is_ok()),
+            .and_then(|found| found.code_object().map(|_| ()).and(Ok(found))),
     };
-    if let Some(found) = found {
-        match on_gpu(model, options, &found, progress) {
-            Err(SessionError::Backend(BackendError::Gpu(error)))
-                if options.device == DeviceChoice::Auto && error.is_refusal() => {}
-            result => return result,
+    let prepared = found
+        .map_err(|error| SessionError::from(BackendError::from(error)))
+        .and_then(|found| on_gpu(model, options, &found, progress));
+    match prepared {
+        Err(SessionError::Backend(BackendError::Gpu(why)))
+            if options.device == DeviceChoice::Auto && why.is_refusal() =>
+        {
+            let fallback = (!why.is_absence()).then(|| why.to_string());
+            let prepared = on_cpu(model, options, progress)?;
+            Ok(Prepared {
+                fallback,
+                ..prepared
+            })
         }
+        prepared => prepared,
     }
-    on_cpu(model, options, progress)
 }
 
 fn on_gpu(
@@ -102,6 +109,7 @@ fn on_gpu(
     let gpu = Gpu::new(found, setup, &all, &fetch, progress);
     Ok(Prepared {
         backend: Box::new(gpu.map_err(BackendError::from)?),
+        fallback: None,
         decode,
         prompts,
     })
@@ -123,6 +131,7 @@ fn on_cpu(
     let cpu = Cpu::new(setup, &all, &fetch, progress);
     Ok(Prepared {
         backend: Box::new(cpu.map_err(BackendError::from)?),
+        fallback: None,
         decode,
         prompts,
     })

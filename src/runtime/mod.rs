@@ -2,9 +2,9 @@
 //!
 //! [`compile()`] is the pipeline of the crate as one function of values: Graph, passes, Plan,
 //! Program. A [`Backend`] holds what the recordings of one model share on a device and records
-//! programs; [`Session`] compiles one decode step and one prompt chunk, has them recorded, and from
-//! then on only replays: with tokens and a position it is given, or ([`Decode`]) with those that the
-//! device itself chose.
+//! programs; [`Session`] compiles one decode step and a few sizes of prompt chunks, has them recorded,
+//! and from then on only replays: with tokens and a position it is given, or ([`Decode`]) with those
+//! that the device itself chose.
 
 mod backend;
 mod chunks;

@@ -1,13 +1,16 @@
 //! A session: one sequence of tokens over a recorded model.
 
+mod options;
+mod report;
+
+pub use options::SessionOptions;
+pub use report::Report;
+
 use super::backend::{Backend, BackendError, Recording};
 use super::chunks;
-use super::compile::{CompileError, PromptPrecision};
+use super::compile::CompileError;
 use super::contents::{Contents, Profile, profile};
-use super::device::{DeviceChoice, Prepared, prepare};
-use crate::cpu::isa::Isa;
-use crate::graph::KvType;
-use crate::hip::Search;
+use super::device::{Prepared, prepare};
 use crate::model::{Logits, Model};
 use crate::program::{Program, Step};
 use crate::sampler::{Rule, SamplerError, Sampling};
@@ -38,54 +41,6 @@ pub enum SessionError {
 /// How long before a step is due nobody sleeps any more: systems wake one this late.
 const AWAKE: Duration = Duration::from_micros(80);
 
-/// How a session is set up.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// Where GPU drivers are looked for before the system is asked.
-    pub drivers: Search,
-    /// Threads of the CPU backend, the caller included; for a GPU, those that pack its weights.
-    pub threads: usize,
-    /// `S`, positions of the cache.
-    pub context: u32,
-    /// What the cache's elements are.
-    pub kv_type: KvType,
-    /// Rows of the largest prompt chunk; 0: 512 on a GPU, 256 on the CPU.
-    pub chunk_rows: u32,
-    /// What a GPU computes long prompts with.
-    pub prompt_precision: PromptPrecision,
-    /// Run every step launch by launch instead of replaying the recording.
-    pub eager: bool,
-    /// Let a GPU's launches begin before their predecessors have finished, where it can.
-    pub overlap: bool,
-    /// Which rows get logits; `All` only for measuring perplexity.
-    pub logits: Logits,
-    /// Fill the arena with NaN before every step (tests).
-    pub poison: bool,
-    /// Instruction set of the CPU's kernels; the machine's best unless said.
-    pub isa: Option<Isa>,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        SessionOptions {
-            device: DeviceChoice::Cpu,
-            drivers: Search::default(),
-            threads: 1,
-            context: 2048,
-            kv_type: KvType::F16,
-            chunk_rows: 0,
-            prompt_precision: PromptPrecision::default(),
-            eager: false,
-            overlap: true,
-            logits: Logits::Last,
-            poison: false,
-            isa: None,
-        }
-    }
-}
-
 /// Which of a session's recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -106,37 +61,6 @@ pub(super) enum Ran {
     },
 }
 
-/// What a session has done and what it holds.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Report {
-    pub device: String,
-    pub threads: usize,
-    pub launches_per_step: usize,
-    /// Nodes that the recording of the decode step holds, as it counts them.
-    pub nodes: usize,
-    /// Decode steps replayed, as the recording counted them.
-    pub replays: u64,
-    /// Prompt chunks replayed.
-    pub prompt_replays: u64,
-    /// Rows of prompts computed: tokens that were not in the cache.
-    pub prompt_rows: u64,
-    /// Steps and chunks run eagerly.
-    pub eager_steps: u64,
-    /// Whether replaying replays a recording; `false` where a driver could not capture.
-    pub graph_replay: bool,
-    /// Why not.
-    pub graph_fallback: Option<String>,
-    /// Microseconds in all that the host has spent in the driver launching decode steps (GPUs only).
-    pub decode_launch_us: Option<f64>,
-    pub recordings: usize,
-    pub weight_bytes: u64,
-    /// Bytes of the weights in the file, and the milliseconds until the device had them.
-    pub file_bytes: u64,
-    pub weights_ms: f64,
-    pub kv_bytes: u64,
-    pub arena_bytes: u64,
-}
-
 /// A recorded model and the sequence it is in the middle of.
 pub struct Session {
     pub(super) decode: Box<dyn Recording>,
@@ -145,6 +69,7 @@ pub struct Session {
     /// Their rows.
     chunk_rows: Vec<u32>,
     pub(super) backend: Box<dyn Backend>,
+    device_fallback: Option<String>,
     pub(super) options: SessionOptions,
     pub(super) position: u32,
     vocabulary: u32,
@@ -169,6 +94,7 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let Prepared {
             backend,
+            fallback,
             decode,
             prompts,
         } = prepare(model, options, progress)?;
@@ -180,6 +106,7 @@ impl Session {
         Ok(Session {
             chunk_rows,
             prompts,
+            device_fallback: fallback,
             ..Session::new(backend, decode, options, vocabulary)
         })
     }
@@ -196,6 +123,7 @@ impl Session {
             prompts: Vec::new(),
             chunk_rows: Vec::new(),
             backend,
+            device_fallback: None,
             options: options.clone(),
             position: 0,
             tokens: Vec::with_capacity(options.context as usize),
@@ -406,35 +334,6 @@ impl Session {
     /// The program a decode step replays.
     pub fn decode_program(&self) -> &Program {
         self.program(Part::Decode)
-    }
-
-    /// What has been done so far, by the recordings' own counters.
-    pub fn report(&self) -> Report {
-        let all = || std::iter::once(&self.decode).chain(&self.prompts);
-        let fallback = all().find_map(|recording| recording.fallback());
-        let loading = self.backend.loading();
-        Report {
-            device: self.backend.describe(),
-            threads: self.backend.threads(),
-            launches_per_step: self.decode.program().launches.len(),
-            nodes: self.decode.nodes(),
-            replays: self.decode.replays(),
-            prompt_replays: self.prompts.iter().map(|p| p.replays()).sum(),
-            prompt_rows: self.prompt_rows,
-            eager_steps: all().map(|recording| recording.eager_steps()).sum(),
-            graph_replay: fallback.is_none(),
-            graph_fallback: fallback.map(str::to_string),
-            decode_launch_us: self.decode.launch_time().map(|t| t.as_secs_f64() * 1e6),
-            recordings: all().count(),
-            weight_bytes: self.backend.weight_bytes(),
-            file_bytes: loading.file_bytes,
-            weights_ms: loading.time.as_secs_f64() * 1e3,
-            kv_bytes: self.decode.program().state_bytes() as u64,
-            arena_bytes: all()
-                .map(|recording| recording.program().arena_bytes as u64)
-                .max()
-                .unwrap_or(0),
-        }
     }
 
     /// Bytes a second that the device reads from its memory, measured now.

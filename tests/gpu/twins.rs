@@ -261,7 +261,7 @@ pub fn shared_products(found: &Found) {
             let table = table.with_gemm(vec![GemmRow::new(None, HalfChoice { tile, parts })]);
             let recording = twins.gpu.record_tuned(program, table);
             twins.recording = recording.unwrap_or_else(|e| panic!("{e}"));
-            let shared = |l: &KernelLaunch| l.shared.sums_bytes > 0 && l.shared.tickets > 0;
+            let shared = |l: &KernelLaunch| l.room.sums_bytes > 0 && l.room.tickets > 0;
             assert!(
                 twins.recording.launches().iter().any(shared),
                 "{name} {tile}"

@@ -135,7 +135,7 @@ impl Products {
         let n = self.n.map(|n| n as u32);
         let ([w0, w1, w2], [y0, y1, y2]) = (&self.packed, &self.y);
         let stride = self.w[0].stride();
-        let [each, more, pairs, bytes] = launch.shares();
+        let [each, more, pairs, bytes] = launch.deal_args();
         let args = args![
             &step, x, norm, EPS, k, w0, y0, n[0], w1, y1, n[1], w2, y2, n[2], stride, residual,
             each, more, pairs, bytes
@@ -392,7 +392,7 @@ pub fn gated(bench: &Bench) {
                         // Some blocks have several runs, and some more than others.
                         launch.geometry.grid[0] = blocks;
                     }
-                    let [each, more, pairs, bytes] = launch.shares();
+                    let [each, more, pairs, bytes] = launch.deal_args();
                     let mut args = args![
                         &step,
                         &x,

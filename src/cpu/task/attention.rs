@@ -12,6 +12,7 @@ use crate::cpu::resolve::Resolver;
 use crate::cpu::rope;
 use crate::cpu::team::Worker;
 use crate::graph::{Heads, KvType, RopeStyle};
+use crate::program::Slot;
 use std::sync::Arc;
 
 /// How heads are turned.
@@ -256,14 +257,7 @@ impl AttentionSplit {
     ) -> Self {
         let caches = at.caches();
         let shape = shape(caches.shape, heads, scale, window, split);
-        let (room, needed) = (
-            at.launch.outputs[0].bytes(),
-            shape.partials_len() * size_of::<f32>(),
-        );
-        assert!(
-            room >= needed,
-            "{needed} bytes of partial results in {room}"
-        );
+        holds_partials(&at.launch.outputs[0], &shape);
         AttentionSplit {
             isa: at.isa(),
             step: at.step(),
@@ -314,6 +308,8 @@ pub struct AttentionCombine {
 }
 
 impl AttentionCombine {
+    /// # Panics
+    /// When the input has no room for every split.
     pub fn resolve(at: &Resolver<'_>, heads: Heads, window: Option<u32>, split: u32) -> Self {
         // Partial results are f32, whatever the cache was.
         let cache = CacheShape {
@@ -322,10 +318,12 @@ impl AttentionCombine {
             head: heads.size as usize,
             kv_type: KvType::F16,
         };
+        let shape = shape(cache, heads, 1.0, window, split);
+        holds_partials(&at.launch.inputs[0], &shape);
         AttentionCombine {
             isa: at.isa(),
             step: at.step(),
-            shape: shape(cache, heads, 1.0, window, split),
+            shape,
             x: at.input(0),
             y: at.output(0),
             quantise: at.quantises(),
@@ -360,6 +358,16 @@ impl Task for AttentionCombine {
             }
         }
     }
+}
+
+/// As many partial results as the shape has are written and read, whoever sized their place.
+fn holds_partials(slot: &Slot, shape: &AttentionShape) {
+    let (found, needed) = (slot.bytes(), shape.partials_len() * size_of::<f32>());
+    assert!(
+        found >= needed,
+        "{}: {found} bytes for {needed} of partial results",
+        slot.value
+    );
 }
 
 /// What attention freezes.

@@ -3,7 +3,7 @@
 use super::{Lower, activation_code, typed};
 use crate::dtype::DType;
 use crate::gpu::geometry::{self, GatedShape, GemvShape, HalfLaunch, HalfShape};
-use crate::gpu::launch::{Args, Form, Shared, Tuned, size};
+use crate::gpu::launch::{Args, Form, RoomNeeds, Tuned, size};
 use crate::gpu::pack::row_layout;
 use crate::graph::{Activation, Element, WeightId};
 use crate::program::{Launch, Slot};
@@ -125,10 +125,10 @@ impl Lower<'_> {
         let pushed = self.out.last_mut().expect("it was just pushed");
         pushed.tuned = Some(Tuned::Gemm(launch.key));
         if launch.parts > 1 {
-            self.shares(Shared {
+            self.needs_room(RoomNeeds {
                 tickets: launch.tiles(),
                 sums_bytes: launch.sums_bytes(),
-                ..Shared::default()
+                ..RoomNeeds::default()
             });
         }
     }
@@ -157,9 +157,9 @@ impl Lower<'_> {
         self.push(typed("expand", dtype), geometry::expand(rows, k), args.0);
         let pushed = self.out.last_mut().expect("it was just pushed");
         pushed.tuned = Some(Tuned::Gemm(launch.key));
-        self.shares(Shared {
+        self.needs_room(RoomNeeds {
             expanded_bytes: rows as usize * stride,
-            ..Shared::default()
+            ..RoomNeeds::default()
         });
         size(stride)
     }
@@ -203,7 +203,7 @@ impl Lower<'_> {
             normed,
         };
         let launch = geometry::gemv(self.hardware, shape);
-        for share in launch.shares() {
+        for share in launch.deal_args() {
             args.u32(share);
         }
         self.push_tuned(launch, args.0);
@@ -234,14 +234,14 @@ impl Lower<'_> {
             .u32(n)
             .u32(activation_code(activation))
             .u32(quantizes.into());
-        for share in launch.shares() {
+        for share in launch.deal_args() {
             args.u32(share);
         }
         if launch.ring.is_some() {
             args.sums().tickets();
         }
         self.push_tuned(launch, args.0);
-        self.shares(launch.shared_runs(n));
+        self.needs_room(launch.run_room(n));
     }
 
     fn matrix(&self, id: WeightId) -> (DType, u32, u32) {

@@ -1,7 +1,7 @@
 //! The passes over rotations, caches and attention.
 
 use super::*;
-use crate::graph::{Heads, KvType, Rope, RopeStyle, State, StateId};
+use crate::graph::{Heads, Rope, RopeStyle, StateId};
 
 /// q, k and v, a table, and the caches.
 fn heads(toy: &mut Toy<'_>) -> ([ValueId; 4], [StateId; 2]) {
@@ -146,26 +146,17 @@ fn rope_append_keeps_other_heads_apart() {
             };
             let q = toy.alike("qr", turn(2, 4), &[q, angles], &[]);
             let k = toy.alike("kr", turn(1, 8), &[k, angles], &[]);
-            let caches = [StateKind::Keys, StateKind::Values].map(|kind| {
-                toy.graph.add_state(State {
-                    kind,
-                    layer: 0,
-                    kv_heads: 2,
-                    positions: 10,
-                    head_size: 4,
-                    kv_type: KvType::F16,
-                })
-            });
-            let append = Op::KvAppend {
-                kv_heads: 2,
-                head_size: 4,
-            };
-            toy.node(append, &[k, v], &[], &caches, &[]);
             let heads = Heads {
                 query: 2,
                 kv: 2,
                 size: 4,
             };
+            let caches = toy.caches_of(heads, 10);
+            let append = Op::KvAppend {
+                kv_heads: 2,
+                head_size: 4,
+            };
+            toy.node(append, &[k, v], &[], &caches, &[]);
             let (scale, window) = (0.5, None);
             let attention = Op::Attention {
                 heads,
@@ -214,5 +205,39 @@ fn split() {
         2,
         attend,
         "split_attention: fired 0; left 1: several rows already spread the work",
+    );
+}
+
+/// 196 splits for 2^20 heads of 32 floats each are more than 32 bits count, and wrapped would be room for half.
+#[test]
+fn split_of_more_than_columns_count() {
+    let wide = |toy: &mut Toy<'_>| {
+        let heads = Heads {
+            query: 1 << 20,
+            kv: 512,
+            size: 8,
+        };
+        let q = toy.embed("q", heads.query * heads.size);
+        let (caches, y) = (toy.caches_of(heads, 100_000), toy.value("y", 1, 1 << 23));
+        let [k, v] = ["k", "v"].map(|name| toy.embed(name, heads.kv * heads.size));
+        let append = Op::KvAppend {
+            kv_heads: heads.kv,
+            head_size: heads.size,
+        };
+        toy.node(append, &[k, v], &[], &caches, &[]);
+        let attention = Op::Attention {
+            heads,
+            scale: 0.5,
+            window: None,
+        };
+        toy.node(attention, &[q], &[], &caches, &[y]);
+        y
+    };
+    stays(
+        |graph| split::split_attention(graph, 512),
+        1,
+        wide,
+        "split_attention: fired 0; left 1: 196 splits for H=1048576 G=512 D=8 are more partial results than the \
+         4294967295 columns of a value",
     );
 }

@@ -1,7 +1,7 @@
 //! Norms in the products that read them, and a step's attention in one node.
 
 use super::*;
-use crate::graph::StateId;
+use crate::graph::{Heads, Rope, RopeStyle, StateId};
 
 fn norms(graph: Graph<'_>) -> (Graph<'_>, Report) {
     norm::fuse_norms(graph, 8)
@@ -142,5 +142,49 @@ fn attention_step() {
             toy.add("y", a, q)
         },
         "the turned q is read elsewhere too",
+    );
+}
+
+/// Queries of a KV head are together on the chip, and what a block has there is bounded.
+#[test]
+fn attention_step_of_many_queries() {
+    fn many(toy: &mut Toy<'_>, queries: u32) -> ValueId {
+        let heads = Heads {
+            query: queries,
+            kv: 1,
+            size: 128,
+        };
+        let widths = [("q", heads.query), ("k", 1), ("v", 1)];
+        let [q, k, v] = widths.map(|(name, count)| toy.embed(name, count * heads.size));
+        let rope = Rope {
+            dims: heads.size,
+            base: 1e4,
+            position_scale: 1.0,
+            yarn: crate::graph::Yarn::NONE,
+        };
+        let angles = toy.value("angles", 1, heads.size);
+        toy.node(Op::RopeTable(rope), &[], &[], &[], &[angles]);
+        let caches = toy.caches_of(heads, 10);
+        let [turned, a] = ["qr", "a"].map(|name| toy.value(name, 1, heads.query * heads.size));
+        let (dims, style) = (heads.size, RopeStyle::Half);
+        let append = Op::RopeAppend { heads, dims, style };
+        toy.node(append, &[q, k, v, angles], &[], &caches, &[turned]);
+        let attention = Op::Attention {
+            heads,
+            scale: 0.5,
+            window: None,
+        };
+        toy.node(attention, &[turned], &[], &caches, &[a]);
+        a
+    }
+    // 61 queries of 128 floats and a key and a value are 31 KiB, with which a compute unit of AMD's is full.
+    let (_, _, report) = run(steps, 1, |toy| many(toy, 61));
+    assert_eq!(report, "fuse_attention_steps: fired 1");
+    stays(
+        steps,
+        1,
+        |toy| many(toy, 62),
+        "fuse_attention_steps: fired 0; left 1: the queries of a KV head need more than the 31 KiB of a block's \
+         on-chip memory",
     );
 }
