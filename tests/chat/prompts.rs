@@ -1,7 +1,6 @@
 //! From conversations to tokens: what a message spells is never structure, and what ends an answer.
 
 use std::fs;
-use std::path::PathBuf;
 
 use greta_infer::chat::{
     ChatError, Conversation, Message, Prompter, Role, Source, built_in, built_in_names,
@@ -10,6 +9,8 @@ use greta_infer::chat::{
 use greta_infer::loader::Metadata;
 use greta_infer::sampler::Sampling;
 use greta_infer::tokenizer::{Encode, Tokenizer};
+
+use crate::support::skip::real_model;
 
 use super::toy::{self, TEMPLATE, now, prompter};
 
@@ -123,8 +124,7 @@ fn private_characters_are_nobodys_stand_ins() {
 
 #[test]
 fn tokens_are_those_of_transformers() {
-    let Some(path) = std::env::var_os("GRETA_TEST_MODEL").map(PathBuf::from) else {
-        eprintln!("\n*** SKIPPED: set GRETA_TEST_MODEL. Nothing was checked. ***\n");
+    let Some(path) = real_model() else {
         return;
     };
     let json = |name: &str| {
