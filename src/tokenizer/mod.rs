@@ -315,7 +315,7 @@ impl Tokenizer {
     /// [`Tokenizer::encode`], because the model knows no other way; this tells a caller who wants to say so.
     pub fn unspellable(&self, text: &str) -> Option<char> {
         match &self.model {
-            Model::ByteLevel(model) => model.unspellable(text),
+            Model::ByteLevel(model) => model.unspellable(&self.normalized(text)),
             Model::Scored(_) => None,
         }
     }
@@ -376,6 +376,16 @@ impl Tokenizer {
         self.roles.eot
     }
 
+    /// The token that fills up rows, which only chat templates ask for.
+    pub fn padding(&self) -> Option<u32> {
+        self.roles.padding
+    }
+
+    /// What a person should know about the file's vocabulary.
+    pub fn notes(&self) -> &[String] {
+        &self.roles.notes
+    }
+
     /// Whether [`Encode::bos`] puts the BOS token before a text.
     pub fn adds_bos(&self) -> bool {
         self.roles.add_bos
@@ -408,13 +418,9 @@ impl Tokenizer {
         self.partition.spellings()
     }
 
-    /// Whether token `id` is recognised in text as a whole, before any encoding.
+    /// Whether token `id` is recognised in text as a whole, before any encoding. Looks through all that are.
     fn is_whole(&self, id: u32) -> bool {
-        let kind = self.kinds.get(id as usize);
-        matches!(
-            kind,
-            Some(Kind::Control | Kind::Unknown | Kind::UserDefined)
-        )
+        self.whole_tokens().any(|(whole, _)| whole == id)
     }
 }
 

@@ -85,10 +85,13 @@ pub(super) struct Roles {
     pub(super) eos: Option<u32>,
     pub(super) eot: Option<u32>,
     pub(super) unknown: Option<u32>,
+    pub(super) padding: Option<u32>,
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     /// Ascending, without repetition.
     pub(super) ends: Vec<u32>,
+    /// What a person should know about the file's ids.
+    pub(super) notes: Vec<String>,
 }
 
 /// The token that `key` names, if the file has the key and the vocabulary the token.
@@ -105,6 +108,18 @@ pub(super) fn token(
             count,
         }),
         found => Ok(found),
+    }
+}
+
+/// The padding token. Nothing is computed with it, and many files name one that does not exist, so that is a note and no
+/// error.
+fn padding(metadata: &Metadata, count: usize, notes: &mut Vec<String>) -> Option<u32> {
+    match token(metadata, "tokenizer.ggml.padding_token_id", count) {
+        Ok(found) => found,
+        Err(why) => {
+            notes.push(format!("{why}; it counts as absent"));
+            None
+        }
     }
 }
 
@@ -125,7 +140,8 @@ impl Roles {
         let unknown = read("tokenizer.ggml.unknown_token_id")?.or(exists(defaults.unknown));
         let eot = read("tokenizer.ggml.eot_token_id")?.or(first(END_OF_TURN));
         let eom = read("tokenizer.ggml.eom_token_id")?;
-        read("tokenizer.ggml.padding_token_id")?;
+        let mut notes = Vec::new();
+        let padding = padding(metadata, count, &mut notes);
 
         let mut ends: Vec<u32> = [eos, eot, eom].into_iter().flatten().collect();
         for id in metadata.u32s(END_IDS)?.unwrap_or_default() {
@@ -180,6 +196,7 @@ impl Roles {
             eos,
             eot,
             unknown,
+            padding,
             add_bos: metadata
                 .bool("tokenizer.ggml.add_bos_token")?
                 .unwrap_or(defaults.add_bos),
@@ -187,6 +204,7 @@ impl Roles {
                 .bool("tokenizer.ggml.add_eos_token")?
                 .unwrap_or(false),
             ends,
+            notes,
         };
         let missing = |key, why| {
             let file = metadata.file().to_path_buf();

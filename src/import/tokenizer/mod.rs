@@ -64,7 +64,7 @@ pub(super) fn translate(
     to.insert("tokenizer.ggml.tokens", Array::strings(&tokens.texts));
     let kinds: Vec<i32> = tokens.kinds.iter().map(|&kind| kind as i32).collect();
     to.insert("tokenizer.ggml.token_type", Array::from(&kinds[..]));
-    special::translate(folder, config, &parsed, &mut notes, to)?;
+    special::translate(folder, config, &parsed, vocabulary, &mut notes, to)?;
     Ok(notes)
 }
 
