@@ -87,12 +87,23 @@ pub struct Variant {
 pub struct WeightEntry {
     pub gguf: String,
     pub safetensors: Option<String>,
+    #[serde(deserialize_with = "dimensions")]
     pub shape: Vec<String>,
     /// The entry whose tensor serves when this one is absent.
     pub tied: Option<String>,
     /// Whether nodes run without it when it is absent.
     #[serde(default)]
     pub optional: bool,
+}
+
+/// A tensor's dimensions, of which there is at least one.
+fn dimensions<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let shape = Vec::<String>::deserialize(from)?;
+    if shape.is_empty() {
+        let message = "a shape needs at least one dimension, such as [\"E\"]";
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(shape)
 }
 
 /// One node: an op and the names it joins. Which fields an op takes is checked when it is built.

@@ -73,6 +73,7 @@ pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
         tensors,
         by_name,
         notes: Vec::new(),
+        files: vec![path.to_owned()],
         failure: OnceLock::new(),
     })
 }

@@ -136,6 +136,27 @@ impl Folder {
         &self.path
     }
 
+    /// The files that the model is, or may be, read from: tensors, their index, configuration, tokenizer and templates.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] if the folder cannot be read.
+    pub fn files(&self) -> Result<Vec<PathBuf>, LoadError> {
+        let io = |source| LoadError::Io {
+            file: self.path.clone(),
+            action: "read",
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            if ending.is_some_and(|ending| [ENDING, "json", "jinja"].contains(&ending)) {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
     /// The size of the SafeTensors files together.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
