@@ -41,7 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Continue a prompt and stream the text.
     Generate(GenerateArgs),
-    /// Talk with a model.
+    /// Talk with a model. Through a pipe the lines of standard input are what is said; a line that fails is told on standard
+    /// error, those after it are read, and the exit code at the end is that of the first failure.
     Chat(ChatArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),

@@ -85,16 +85,21 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
         logprobs: args.logprobs,
         ends: Vec::new(),
     };
+    let quiet = args.output.quiet;
+    text::note_lost(&loaded.tokenizer, "the prompt", &prompt, quiet);
     let Prompt { mut tokens, fixed } = match args.chat {
         false => plain_prompt(&loaded.tokenizer, &prompt, config.special)?,
         true => {
+            if let Some(system) = &config.system {
+                text::note_lost(&loaded.tokenizer, "the system message", system, quiet);
+            }
             let prompter = template::prompter(&config, &loaded.metadata, &loaded.tokenizer)?;
             settings.stop.extend_from_slice(prompter.stops());
             settings.ends.extend_from_slice(prompter.ends());
             chat_prompt(&prompter, config.system.clone(), &prompt)?
         }
     };
-    let (context, quiet) = (loaded.session.context() as usize, args.output.quiet);
+    let context = loaded.session.context() as usize;
     let slides = config.on_full == OnFull::Slide;
     let keep = config.keep.unwrap_or(fixed);
     if slides {
@@ -224,6 +229,11 @@ fn failure(error: GenerateError, mid_line: bool) -> CliError {
         // The error itself matters more than this newline.
         let _closed_is_fine = output::text("\n");
     }
+    self::error(error)
+}
+
+/// The error of a text, which is the prompt's fault or the machinery's.
+pub fn error(error: GenerateError) -> CliError {
     if error.is_input() {
         CliError::input(error)
     } else {
