@@ -58,20 +58,22 @@ impl Part {
     /// [`io::ErrorKind::AlreadyExists`] if `replaces` is false and something has the name.
     pub fn publish(self, replaces: bool) -> io::Result<()> {
         self.file.sync_all()?;
-        if !replaces {
-            match fs::hard_link(&self.path, &self.target) {
-                // Dropping removes the other name.
-                Ok(()) => return Ok(sync_folder(&self.target)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                // No links on this file system: looking first is the best there is.
-                Err(_) if fs::symlink_metadata(&self.target).is_ok() => {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                Err(_) => {}
-            }
+        if replaces || !self.link()? {
+            fs::rename(&self.path, &self.target)?;
         }
-        fs::rename(&self.path, &self.target)?;
-        Ok(sync_folder(&self.target))
+        sync_folder(&self.target);
+        Ok(())
+    }
+
+    /// Gives the file its name as a second one, which cannot replace anything; dropping removes the first. False where the
+    /// file system has no links and the name is free: looking first is the best there is.
+    fn link(&self) -> io::Result<bool> {
+        match fs::hard_link(&self.path, &self.target) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) if fs::symlink_metadata(&self.target).is_err() => Ok(false),
+            Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
     }
 }
 
