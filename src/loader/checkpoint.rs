@@ -268,17 +268,6 @@ impl Checkpoint {
         }
         Ok(self)
     }
-
-    /// Checks that a tensor of this model can be computed with.
-    ///
-    /// # Errors
-    /// [`LoadError::UnsupportedType`] when its type is not [runnable](DType::is_runnable).
-    pub fn require_runnable(&self, tensor: &TensorInfo) -> Result<(), LoadError> {
-        if tensor.dtype.is_runnable() {
-            return Ok(());
-        }
-        Err(LoadError::unsupported_type(&self.path, tensor))
-    }
 }
 
 /// Maps a file whole.

@@ -236,13 +236,21 @@ pub(super) fn syntax_error(
     span: Range<usize>,
     message: String,
 ) -> DefinitionError {
-    let before = &text[..span.start.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    let (line, column) = line_and_column(text, span.start);
     DefinitionError::Syntax {
         file: file.into(),
         line,
         column,
         message,
     }
+}
+
+/// Line and column, both from 1 and the column in characters, of the byte at `offset`.
+pub fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let line_start = before.iter().rposition(|&byte| byte == b'\n');
+    let start = line_start.map_or(0, |newline| newline + 1);
+    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    (line, column)
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The index's name in its folder.
-pub(super) const NAME: &str = "model.safetensors.index.json";
+pub const NAME: &str = "model.safetensors.index.json";
 /// Some 400,000 tensors.
 const BYTES_MAX: u64 = 64 << 20;
 

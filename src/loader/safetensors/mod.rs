@@ -12,6 +12,8 @@
 mod header;
 mod index;
 
+pub use index::NAME as INDEX;
+
 use super::checkpoint::map;
 use super::{Blob, Contents, JsonFile, LoadError, format};
 use crate::dtype::DType;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 /// The ending of the files' names.
 const ENDING: &str = "safetensors";
 /// The one file of a folder that needs no index.
-const WHOLE: &str = "model.safetensors";
+pub const WHOLE: &str = "model.safetensors";
 
 /// Bytes that are read of `config.json` and its like.
 const JSON_BYTES_MAX: u64 = 16 << 20;
@@ -203,7 +205,7 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, Option<index::Index>), LoadEr
                 "has {} SafeTensors files ({}), but neither {WHOLE} nor {}, which says which of them belong together",
                 names.len(),
                 names.join(", "),
-                index::NAME
+                INDEX
             );
             Err(wrong(folder, problem))
         }
