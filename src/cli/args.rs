@@ -31,6 +31,10 @@ Environment:
   GRETA_CACHE  where downloaded models are kept (default: $XDG_CACHE_HOME/greta_infer or ~/.cache/greta_infer)
   ROCM_PATH, HIP_PATH  where AMD's driver is looked for first, in lib (then /opt/rocm/lib and the system's libraries)";
 
+const THROUGH_A_PIPE: &str = "\
+Through a pipe each line of standard input is said, and answers alone go to standard output. A line that
+fails is told on standard error, those after it are read, and the exit code is that of the first failure.";
+
 /// Run Llama-family language models from a decode step that is planned and recorded once.
 #[derive(Debug, Parser)]
 #[command(name = "greta_infer", version, after_help = EXIT_CODES)]
@@ -45,8 +49,7 @@ pub struct Cli {
 pub enum Command {
     /// Continue a prompt and stream the text.
     Generate(GenerateArgs),
-    /// Talk with a model. Through a pipe the lines of standard input are what is said; a line that fails is told on standard
-    /// error, those after it are read, and the exit code at the end is that of the first failure.
+    /// Talk with a model.
     Chat(ChatArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
@@ -66,6 +69,7 @@ pub enum Command {
 
 /// `chat`.
 #[derive(Debug, Args)]
+#[command(after_help = THROUGH_A_PIPE)]
 pub struct ChatArgs {
     /// Go on with a conversation that /save has written.
     #[arg(long, value_name = "FILE")]

@@ -239,15 +239,13 @@ fn keep_input(output: &Path, checkpoint: &Checkpoint) -> Result<(), CliError> {
     let Ok(target) = fs::canonicalize(output) else {
         return Ok(()); // Nothing is there to be replaced.
     };
-    let is_target = |file: &&PathBuf| fs::canonicalize(file).is_ok_and(|file| file == target);
-    match checkpoint.files().iter().find(is_target) {
-        None => Ok(()),
-        Some(file) => Err(CliError::Input(format!(
-            "{}: is {} of the model that is converted; name another file to write",
-            output.display(),
-            file.display()
-        ))),
+    let is_target = |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| file == target);
+    if !checkpoint.files().iter().any(is_target) {
+        return Ok(());
     }
+    let output = output.display();
+    let text = format!("{output}: is a file of the model that is converted; name another to write");
+    Err(CliError::Input(text))
 }
 
 fn exists(path: &Path) -> CliError {
