@@ -103,7 +103,8 @@ fn find_clang() -> Result<PathBuf, String> {
     fit.ok_or_else(|| {
         format!(
             "left out, because no clang >= {OLDEST_CLANG} that targets AMD and NVIDIA GPUs was found (ROCm's, \
-             clang-{NEWEST_CLANG} to clang-{OLDEST_CLANG}, clang); install clang-19 and lld-19 or set GRETA_CLANG, and build again"
+             clang-{NEWEST_CLANG} to clang-{OLDEST_CLANG}, clang); install clang-19 and lld-19 or set GRETA_CLANG, \
+             and build again"
         )
     })
 }

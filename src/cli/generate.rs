@@ -131,8 +131,8 @@ fn encoded(
     chat_prompt(&prompter, config.system.clone(), prompt)
 }
 
-/// Continues the prompt, streaming what is to be streamed; the whole text as well. With `slides`, a full context keeps so many
-/// tokens at the beginning and goes on.
+/// Continues the prompt, streaming what is to be streamed; the whole text as well. With `slides`, a full context keeps so
+/// many tokens at the beginning and goes on.
 fn generated(
     args: &GenerateArgs,
     config: &Config,

@@ -87,8 +87,8 @@ pub fn set_answering(answering: bool) {
     ANSWERING.store(answering, Ordering::Relaxed);
 }
 
-/// Creates a file that a process which is told to end removes first. Being told waits meanwhile, so that the file does not
-/// stay, nor one go that was there before and is not ours.
+/// Creates a file that a process which is told to end removes first. Being told waits meanwhile, so that the file does
+/// not stay, nor one go that was there before and is not ours.
 pub fn create_unfinished(path: &Path) -> io::Result<File> {
     let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
     let file = File::create_new(path)?;

@@ -65,8 +65,8 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the file its name as a second one, which cannot replace anything; dropping removes the first. False where the
-    /// file system has no links and the name is free: looking first is the best there is.
+    /// Gives the file its name as a second one, which cannot replace anything; dropping removes the first. False where
+    /// the file system has no links and the name is free: looking first is the best there is.
     fn link(&self) -> io::Result<bool> {
         match fs::hard_link(&self.path, &self.target) {
             Ok(()) => Ok(true),

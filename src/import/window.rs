@@ -108,8 +108,8 @@ impl<'c> Said<'c> {
         (self.size_or_usual, self.types.unwrap_or(all))
     }
 
-    /// All layers or none. The class reads neither `use_sliding_window` nor `layer_types`; a file in which they say something
-    /// else is not one of its models.
+    /// All layers or none. The class reads neither `use_sliding_window` nor `layer_types`; a file in which they say
+    /// something else is not one of its models.
     fn mistral(self) -> Result<Windows, ImportError> {
         let size = self.size_or_usual.filter(|&size| size < self.shape.context);
         if size.is_some() && self.uses == Some(false) {
