@@ -26,6 +26,8 @@ fn ptx_feature(arch: &str) -> &'static str {
 }
 
 const OLDEST_CLANG: u32 = 17;
+/// The newest that is looked for by a name with its version.
+const NEWEST_CLANG: u32 = 21;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -39,9 +41,27 @@ fn main() {
     };
     if let Some(note) = &note {
         println!("cargo:warning=GPU kernels: {note}");
+        watch_for_tools();
     }
     fs::write(out.join("kernels.rs"), table(&objects, note.as_deref()))
         .expect("OUT_DIR is writable");
+}
+
+/// Has cargo run this script again once something was installed where a compiler or its linker may appear. A file that
+/// is not there yet cannot be watched (cargo would then build the crate anew each time), but its folder can.
+fn watch_for_tools() {
+    println!("cargo:rerun-if-env-changed=PATH");
+    if env::var_os("GRETA_CLANG").is_some_and(|chosen| chosen == "none") {
+        return;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let versions = OLDEST_CLANG..=NEWEST_CLANG;
+    let folders = env::split_paths(&path)
+        .chain(versions.map(|n| format!("/usr/lib/llvm-{n}/bin").into()))
+        .chain(["/opt/rocm/llvm/bin".into()]);
+    for folder in folders.filter(|folder| folder.is_absolute() && folder.is_dir()) {
+        println!("cargo:rerun-if-changed={}", folder.display());
+    }
 }
 
 /// An architecture and the file compiled for it.
@@ -74,7 +94,7 @@ fn find_clang() -> Result<PathBuf, String> {
     let mut candidates: Vec<PathBuf> = rocm.into_iter().collect();
     candidates.push("/opt/rocm/llvm/bin/clang".into());
     candidates.extend(
-        (OLDEST_CLANG..=21)
+        (OLDEST_CLANG..=NEWEST_CLANG)
             .rev()
             .map(|n| format!("clang-{n}").into()),
     );
@@ -82,8 +102,9 @@ fn find_clang() -> Result<PathBuf, String> {
     let fit = candidates.into_iter().find(|clang| unfit(clang).is_none());
     fit.ok_or_else(|| {
         format!(
-            "left out, because no clang >= {OLDEST_CLANG} that targets AMD and NVIDIA GPUs was found (ROCm's, clang-21 \
-             to clang-{OLDEST_CLANG}, clang); install clang-19 and lld-19 or set GRETA_CLANG, and build again"
+            "left out, because no clang >= {OLDEST_CLANG} that targets AMD and NVIDIA GPUs was found (ROCm's, \
+             clang-{NEWEST_CLANG} to clang-{OLDEST_CLANG}, clang); install clang-19 and lld-19 or set GRETA_CLANG, \
+             and build again"
         )
     })
 }

@@ -162,11 +162,6 @@ impl DType {
         (cols / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Bits a weight takes on average, scales included: 4.5 for Q4_0.
-    pub fn bits_per_weight(self) -> f64 {
-        (self.block_bytes() * 8) as f64 / self.block_len() as f64
-    }
-
     /// Decodes whole blocks into f32, exactly: bit for bit what PyPI `gguf`'s `dequantize` and ggml's scalar code give
     /// (each product and each sum rounded to f32 on its own, no fused multiply-add).
     ///

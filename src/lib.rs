@@ -31,8 +31,8 @@
 //! `sampler`; `gpu` ← those and `hip`, `kernels`; `runtime` joins them; `generate` ← `runtime`, `tokenizer`,
 //! `sampler`; `chat` ← `tokenizer`, `loader`, `sampler`; `cli` on top.
 //!
-//! [`loader`] reads what lies on the disk, GGUF files as a [`Checkpoint`](loader::Checkpoint). [`import`] presents a Hugging
-//! Face folder as the same, and any checkpoint in another weight type.
+//! [`loader`] reads what lies on the disk, GGUF files as a [`Checkpoint`](loader::Checkpoint). [`import`] presents a
+//! Hugging Face folder as the same, and any checkpoint in another weight type.
 //!
 //! [`hip`] is HIP made safe, for AMD's driver and, call for call, NVIDIA's, both loaded when a device
 //! is asked for. [`kernels`] holds what `build.rs` compiled from `kernels/*.hip`. [`gpu`] lowers a
@@ -48,11 +48,12 @@
 //! 4. Whatever a recording points at is owned beside it and dropped after it.
 //! 5. Weights, types or prompts that are not supported never run anyway: the error names the file,
 //!    the tensor, both sides of the mismatch, and what is supported.
-//! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files.
+//! 6. Only `cli` prints or reads the environment; only `loader` and `cli` touch files. The one exception is the line with
+//!    which a thread of a [`cpu`] team that has panicked ends the process.
 //! 7. A recording is never updated, and holds kernels only: no copies, no fills. What was captured is
 //!    counted against the program, and replays are counted.
-//! 8. `unsafe` stands only in `cpu`, `gpu`, `hip` and `loader`'s memory map, and each block argues its
-//!    case.
+//! 8. `unsafe` stands only in `cpu`, `gpu`, `hip`, `loader`'s memory map and where `cli` asks which signals are ignored,
+//!    and each block argues its case. `tests/style.rs` checks this and the first half of 6.
 //!
 //! # Adding a backend
 //!

@@ -22,11 +22,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_silent() {
-                // Each of its lines: it may quote what a file says. If standard error is closed as well, there is nobody
-                // left to tell.
-                let text = error.to_string();
-                let lines: Vec<String> = text.split('\n').map(printable).collect();
-                let _nobody = writeln!(std::io::stderr(), "error: {}", lines.join("\n"));
+                // It may quote what a file says. If standard error is closed as well, there is nobody left to tell.
+                let line = printable(&error.to_string());
+                let _nobody = writeln!(std::io::stderr(), "error: {line}");
             }
             ExitCode::from(error.exit_code())
         }

@@ -44,7 +44,14 @@ fn exit_codes_tell_usage_input_and_success_apart() {
     let threads = ["generate", "x", "--threads", "99999"];
     check(&threads, 3, &["99999", "1024"]);
     let context = ["generate", "x", "--ctx", "99999999"];
-    check(&context, 3, &["99999999", "16777216"]);
+    check(&context, 3, &["--ctx 99999999", "16777216"]);
+    bench.write("large.toml", "[session]\ncontext = 99999999\n");
+    let context = ["generate", "x", "--config", "large.toml"];
+    let in_file = "large.toml: session.context 99999999";
+    check(&context, 3, &[in_file, "16777216"]);
+    bench.write("small.toml", "[session]\ncontext = 3\n");
+    let small = ["perplexity", "short.txt", "--config", "small.toml"];
+    check(&small, 3, &["small.toml: session.context 3", "at least 4"]);
     check(&["generate", "x", "--device", "tpu"], 2, &["tpu", "hip:N"]);
     check(
         &["generate", "x", "--temp", "-1"],
@@ -77,7 +84,7 @@ fn exit_codes_tell_usage_input_and_success_apart() {
     check(
         &["perplexity", "short.txt", "--ctx", "64"],
         3,
-        &["short.txt", "--ctx 64"],
+        &["short.txt", "64", "--ctx"],
     );
     check(
         &["perplexity", "long.txt", "--ctx", "3"],
@@ -313,6 +320,21 @@ fn special_tokens_are_read_unless_told_otherwise() {
     };
     assert_eq!(count(&[]), 1);
     assert!(count(&["--no-special"]) > 1);
+}
+
+/// The toy's vocabulary has no byte but those of ASCII, and no control characters.
+#[test]
+fn what_the_vocabulary_cannot_spell_is_told() {
+    let bench = Bench::new();
+    let note = "note: the vocabulary cannot spell '\\u{7}', which is in the ";
+    let generate = ["generate", "a\u{7}\u{8}", "--max-tokens", "1"];
+    for args in [&["tokenize", "a\u{7}"][..], &generate] {
+        let ran = bench.with_model(args);
+        ran.expect(0, &[note]);
+        let without = bench.with_model(&[&[args[0], "a"], &args[2..]].concat());
+        assert_eq!(ran.stdout, without.stdout);
+        assert!(!without.stderr.contains("note"), "{without:?}");
+    }
 }
 
 #[test]

@@ -4,15 +4,10 @@
 mod support;
 
 use greta_infer::hip::amd;
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use support::command::{Bench, Ran};
-
-/// Says what a passing test would otherwise keep to itself: only the print macros are captured.
-fn loudly(text: &str) {
-    writeln!(std::io::stderr(), "{text}").expect("standard error can be written");
-}
+use support::skip::{loudly, skip};
 
 /// Whether this machine has any GPU that the binary finds.
 fn has_gpu(bench: &Bench) -> bool {
@@ -44,7 +39,7 @@ fn driver_without_device(directory: &Path) -> Option<()> {
             Some(())
         }
         Err(error) => {
-            loudly(&format!("SKIPPED: cc: {error}"));
+            skip(&format!("cc: {error}"));
             None
         }
     }

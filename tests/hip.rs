@@ -1,16 +1,13 @@
 //! `hip` without a device: drivers that are missing, broken, old, or have none.
 #![cfg(target_os = "linux")]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use greta_infer::hip::{Hip, HipError, Platform, Search, amd, nvidia, sys};
-use std::io::Write;
+use skip::{loudly, skip};
 use std::path::Path;
 use std::process::Command;
-
-/// Says what a passing test would otherwise keep to itself: only the print macros are captured.
-fn loudly(text: &str) {
-    let line = format!("{text}\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-}
 
 /// A platform's file name and every symbol that is needed.
 fn library_of(platform: Platform) -> (&'static str, Vec<&'static str>) {
@@ -43,7 +40,7 @@ fn stub(dir: &Path, platform: Platform, status: i32, without: &str, special: &st
             Some(())
         }
         Err(error) => {
-            loudly(&format!("SKIPPED: cc: {error}"));
+            skip(&format!("cc: {error}"));
             None
         }
     }

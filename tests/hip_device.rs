@@ -3,21 +3,18 @@
 //! `cargo test --release --test hip_device --no-run` makes an executable that needs no Rust where it runs. NVIDIA's
 //! kernels are here as PTX; AMD's are compiled when the test runs, by a clang that has to be there.
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use greta_infer::hip::{
     CaptureMode, CaptureStatus, Device, DeviceBuffer, Event, Function, Graph, GraphExec, Hip,
     HipError, Module, NodeKind, PinnedBuffer, Platform, Search, Stream,
 };
+use skip::loudly;
 use std::ffi::c_void;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
-
-/// Says what a passing test would otherwise keep to itself: only the print macros are captured.
-fn loudly(text: &str) {
-    let line = format!("{text}\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-}
 
 /// Adds 1 to a counter and writes the sum into a mirror; and `y [n] += x`.
 const SOURCE: &str = r#"

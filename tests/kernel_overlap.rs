@@ -5,8 +5,12 @@
 //! device whose launches do not overlap has no waits, and no kernel outside the list has any: it would be launched
 //! plainly, and a wait in it would say something else than the list.
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use greta_infer::gpu::overlap::waits;
 use greta_infer::kernels::{absence, code_object};
+use skip::skip;
 
 /// The kernels of a PTX module: name and body.
 fn entries(ptx: &str) -> Vec<(&str, &str)> {
@@ -23,7 +27,7 @@ fn entries(ptx: &str) -> Vec<(&str, &str)> {
 
 fn ptx(arch: &str) -> Option<&'static str> {
     let Some(object) = code_object(arch) else {
-        eprintln!("SKIPPED: GPU kernels: {}", absence().expect("a reason"));
+        skip(&format!("GPU kernels: {}", absence().expect("a reason")));
         return None;
     };
     Some(std::str::from_utf8(object).expect("PTX is text"))

@@ -7,10 +7,13 @@
 
 #[path = "support/code_object.rs"]
 mod code_object;
+#[path = "support/skip.rs"]
+mod skip;
 
 use code_object::{Kernel, kernels};
 use greta_infer::kernels::{ARCHS, absence, code_object as embedded};
 use serde::{Deserialize, Serialize};
+use skip::skip;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -86,7 +89,7 @@ fn text(table: &Table) -> String {
 fn skipped() -> bool {
     let none = !ARCHS.iter().any(|arch| arch.starts_with("gfx"));
     if none {
-        eprintln!("SKIPPED: GPU kernels: {}", absence().expect("a reason"));
+        skip(&format!("GPU kernels: {}", absence().expect("a reason")));
     }
     none
 }
@@ -110,7 +113,7 @@ fn nothing_spills_or_uses_scratch() {
 #[test]
 fn ptx_keeps_everything_in_registers() {
     let Some(ptx) = embedded("sm_80") else {
-        eprintln!("SKIPPED: GPU kernels: {}", absence().expect("a reason"));
+        skip(&format!("GPU kernels: {}", absence().expect("a reason")));
         return;
     };
     let ptx = std::str::from_utf8(ptx).expect("PTX is text");

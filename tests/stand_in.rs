@@ -12,10 +12,10 @@ use greta_infer::model::{Extent, Logits, Model};
 use greta_infer::program::Target;
 use greta_infer::runtime::{DeviceChoice, Session, SessionError, SessionOptions, compile};
 use std::ffi::{CString, c_char, c_long};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::command::{Bench, Ran};
+use support::skip::skip;
 
 /// A directory in which `lib/libamdhip64.so` is the stand-in, compiled with `definitions`. Nothing if the machine has no C
 /// compiler.
@@ -39,9 +39,7 @@ fn driver(directory: &Path, definitions: &[&str]) -> Option<PathBuf> {
             Some(directory.to_owned())
         }
         Err(error) => {
-            // Only the print macros are captured.
-            writeln!(std::io::stderr(), "SKIPPED: cc: {error}")
-                .expect("standard error can be written");
+            skip(&format!("cc: {error}"));
             None
         }
     }
@@ -51,11 +49,7 @@ fn driver(directory: &Path, definitions: &[&str]) -> Option<PathBuf> {
 fn has_kernels() -> bool {
     let has = greta_infer::kernels::code_object("gfx942").is_some();
     if !has {
-        writeln!(
-            std::io::stderr(),
-            "SKIPPED: built without kernels for gfx942"
-        )
-        .expect("standard error can be written");
+        skip("built without kernels for gfx942");
     }
     has
 }

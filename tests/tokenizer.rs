@@ -3,13 +3,16 @@
 //! Expected ids are llama.cpp's (`llama_tokenize`), kept in `fixtures/tokenizer`: `byte_level.json` is SmolLM2's
 //! vocabulary cut to its first 900 merges, under every family of pre-tokenizers; `scored.json` is Llama 2's cut to some
 //! 1,500 pieces. Both judge and judged were given exactly the vocabulary in the file. `smollm2.json` has the answers for
-//! the whole vocabulary, which the test reads from the GGUF file that `GRETA_TEST_MODEL` names.
+//! the whole vocabulary, which the test reads from the real model, where there is one.
 
 use greta_infer::loader::{Array, Checkpoint, Metadata, Value};
 use greta_infer::tokenizer::{Encode, NFC, Tokenizer, TokenizerError};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+#[path = "support/skip.rs"]
+mod skip;
 
 #[path = "tokenizer/hugging_face.rs"]
 mod hugging_face;
@@ -187,15 +190,13 @@ fn scored_vocabularies_agree_with_llama_cpp() {
 
 #[test]
 fn smollm2_agrees_with_llama_cpp() {
-    let Some(path) = std::env::var_os("GRETA_TEST_MODEL") else {
-        println!("GRETA_TEST_MODEL names no GGUF file: the whole vocabulary is not checked");
+    let Some(path) = skip::real_model() else {
         return;
     };
-    let file = Checkpoint::open(Path::new(&path)).expect("GRETA_TEST_MODEL is a model file");
+    let file = Checkpoint::open(&path).expect("a model file");
     let pre = file.metadata().str("tokenizer.ggml.pre").unwrap();
     if pre != Some("smollm") {
-        println!("GRETA_TEST_MODEL is not SmolLM2: the whole vocabulary is not checked");
-        return;
+        return skip::skip("GRETA_TEST_MODEL is not SmolLM2");
     }
     let start = std::time::Instant::now();
     let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();

@@ -15,21 +15,12 @@ impl Guard {
     pub fn pairs(&self) -> &[(char, char)] {
         &self.pairs
     }
-
-    /// `text` with every stand-in replaced by what it stands for.
-    pub fn restore(&self, text: &str) -> String {
-        let original = |c: char| match self.pairs.iter().find(|pair| pair.0 == c) {
-            Some(pair) => pair.1,
-            None => c,
-        };
-        text.chars().map(original).collect()
-    }
 }
 
 /// Guards messages against `everywhere`, spellings of special tokens, and those of people also against `from_people`,
 /// spellings that a model may say. Each is replaced in its first character that is no white space; so is a part of one that
-/// the template's own text could complete: the end of one where a message begins, the beginning of one where it ends. `template` is the template's
-/// source, whose characters are no stand-ins.
+/// the template's own text could complete: the end of one where a message begins, the beginning of one where it ends.
+/// `template` is the template's source, whose characters are no stand-ins.
 pub fn guard(
     messages: &[Message],
     everywhere: &[&str],

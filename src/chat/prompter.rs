@@ -94,16 +94,11 @@ impl<'t> Prompter<'t> {
         now: ZonedDateTime,
     ) -> Result<Prompter<'t>, ChatError> {
         let text = |id: Option<u32>| id.map(|id| tokenizer.piece_str(id).into_owned());
-        let named = |key| -> Result<Option<String>, ChatError> {
-            let id = metadata.u32(key)?;
-            let id = id.filter(|&id| (id as usize) < tokenizer.vocab_size());
-            Ok(text(id))
-        };
         let special = SpecialTokens {
             bos: text(tokenizer.bos()),
             eos: text(tokenizer.eos()),
-            unknown: named("tokenizer.ggml.unknown_token_id")?,
-            padding: named("tokenizer.ggml.padding_token_id")?,
+            unknown: text(metadata.u32("tokenizer.ggml.unknown_token_id")?),
+            padding: text(tokenizer.padding()),
         };
         let template = Template::new(&source.name, &source.text, special, now)?;
         let (mut guarded, mut guarded_from_people) = (Vec::new(), Vec::new());

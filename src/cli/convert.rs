@@ -1,9 +1,9 @@
 //! `convert`: a model, whatever it came as, → one GGUF file.
 //!
-//! The file is written beside its destination under another name and takes its own only when it is whole and on the disk.
-//! An error, Ctrl-C or SIGTERM removes it.
+//! The file is written as a [`Part`], which takes its name only when it is whole and on the disk. An error, Ctrl-C or
+//! SIGTERM removes it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::config::Config;
 use super::error::CliError;
 use super::output::{self, bytes};
 use super::progress::Progress;
-use super::source::publish;
+use super::whole_file::Part;
 use super::{interrupt, load};
 use crate::dtype::DType;
 use crate::import;
@@ -50,10 +50,6 @@ struct Json {
 
 pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
     let begin = Instant::now();
-    let exists = |path: &Path| {
-        let path = path.display();
-        CliError::Input(format!("{path}: exists already; --force replaces it"))
-    };
     if args.output.is_dir() {
         let path = args.output.display();
         return Err(CliError::Input(format!(
@@ -78,6 +74,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
     config.sources = vec![super::source::Origin::Path(args.input.clone()).into()];
     let progress = Progress::new(args.out.quiet);
     let checkpoint = load::checkpoint(&config, &progress)?;
+    keep_input(&args.output, &checkpoint)?;
     let stored: Vec<(String, Vec<usize>)> = checkpoint
         .tensors()
         .map(|tensor| (tensor.name.clone(), tensor.shape.clone()))
@@ -110,7 +107,7 @@ pub fn run(args: &ConvertArgs) -> Result<(), CliError> {
         );
         output::note(!progress.is_wanted(), &line);
     }
-    let file_bytes = write(args, &metadata, &tensors, &progress, &exists)?;
+    let file_bytes = write(args, &metadata, &tensors, &progress)?;
     let mut types: IndexMap<&'static str, usize> = IndexMap::new();
     for tensor in &tensors {
         *types.entry(tensor.dtype.name()).or_default() += 1;
@@ -186,44 +183,25 @@ fn file_type(dtype: DType) -> Option<u32> {
     })
 }
 
-/// A file that is removed unless it was finished.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _gone_is_fine = fs::remove_file(&self.0);
-        interrupt::remove_at_end(None);
-    }
-}
-
+/// Writes the file; its bytes.
 fn write(
     args: &ConvertArgs,
     metadata: &Metadata,
     tensors: &[TensorInfo],
     progress: &Progress,
-    exists: &dyn Fn(&Path) -> CliError,
 ) -> Result<u64, CliError> {
     let output = &args.output;
     let refused = |error: io::Error| {
         CliError::Runtime(format!("{}: cannot write: {error}", output.display()))
     };
-    let mut name = output.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".part-{}", std::process::id()));
-    let part = output.with_file_name(name);
     // Caught before there is a file to leave behind.
     interrupt::catch()?;
     interrupt::catch_termination()?;
-    let unfinished = Unfinished(part.clone());
-    interrupt::remove_at_end(Some(part.clone()));
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .open(&part)
-        .map_err(refused)?;
+    let part = Part::create(output).map_err(refused)?;
 
     let total = tensors.iter().map(TensorInfo::bytes).sum();
     let bar = progress.bytes("writing", total);
-    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    let mut writer = BufWriter::with_capacity(1 << 20, part.file());
     let report = |done| {
         bar.set(done, total);
         !interrupt::asked()
@@ -245,17 +223,34 @@ fn write(
         );
         return Err(CliError::Runtime(text));
     }
-    drop(file);
-    if !args.force && fs::symlink_metadata(output).is_ok() {
-        return Err(exists(output));
-    }
     if interrupt::asked() {
         return Err(CliError::Interrupted);
     }
-    publish(&part, output).map_err(refused)?;
-    // Renamed, so that there is nothing left to remove.
-    drop(unfinished);
+    part.publish(args.force)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(output),
+            _ => refused(error),
+        })?;
     Ok(written)
+}
+
+/// Refuses to replace a file of the model that is converted, by whatever name.
+fn keep_input(output: &Path, checkpoint: &Checkpoint) -> Result<(), CliError> {
+    let Ok(target) = fs::canonicalize(output) else {
+        return Ok(()); // Nothing is there to be replaced.
+    };
+    let is_target = |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| file == target);
+    if !checkpoint.files().iter().any(is_target) {
+        return Ok(());
+    }
+    let output = output.display();
+    let text = format!("{output}: is a file of the model that is converted; name another to write");
+    Err(CliError::Input(text))
+}
+
+fn exists(path: &Path) -> CliError {
+    let path = path.display();
+    CliError::Input(format!("{path}: exists already; --force replaces it"))
 }
 
 fn text(json: &Json, dtype: Option<DType>) -> String {

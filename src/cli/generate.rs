@@ -52,6 +52,43 @@ struct Timings {
 }
 
 pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> {
+    let config = configured(args)?;
+    let prompt = text::prompt(args.prompt.as_deref(), args.prompt_file.as_deref())?;
+    let progress = Progress::new(args.output.quiet);
+    let wanted = Wanted {
+        context_at_least: 0,
+        logits: Logits::Last,
+        progress: &progress,
+    };
+    let mut loaded = load::load(&config, &wanted)?;
+    let mut settings = Settings {
+        max_tokens: config.max_tokens,
+        stop: config.stop.clone(),
+        ignore_eos: config.ignore_eos,
+        logprobs: args.logprobs,
+        ends: Vec::new(),
+    };
+    let Prompt { mut tokens, fixed } = encoded(args, &config, &loaded, &prompt, &mut settings)?;
+    let context = loaded.session.context() as usize;
+    let slides = (config.on_full == OnFull::Slide).then(|| config.keep.unwrap_or(fixed));
+    if let Some(keep) = slides {
+        check_keep(keep, context)?;
+        if tokens.len() > context {
+            tokens = slide(&tokens, keep, context, args.output.quiet);
+        }
+    }
+    interrupt::catch()?;
+    let (generation, text) = generated(args, &config, &mut loaded, settings, &tokens, slides)?;
+    let timings = timings(&generation, &loaded, tokens.len(), process_start);
+    report(args, &tokens, &generation, &text, timings)?;
+    match generation.finish {
+        Finish::Interrupted => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// The configuration, once it is known that the flags go together.
+fn configured(args: &GenerateArgs) -> Result<Config, CliError> {
     let of_chat = &args.template;
     if !args.chat
         && (of_chat.system.is_some() || of_chat.template.is_some() || of_chat.thinking.is_some())
@@ -69,46 +106,48 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     config.apply_sampling(&args.sampling);
     config.apply_generate(args).map_err(CliError::input)?;
     config.sampling.validate().map_err(CliError::input)?;
-    let prompt = text::prompt(args.prompt.as_deref(), args.prompt_file.as_deref())?;
+    Ok(config)
+}
 
-    let progress = Progress::new(args.output.quiet);
-    let wanted = Wanted {
-        context_at_least: 0,
-        logits: Logits::Last,
-        progress: &progress,
-    };
-    let mut loaded = load::load(&config, &wanted)?;
-    let mut settings = Settings {
-        max_tokens: config.max_tokens,
-        stop: config.stop.clone(),
-        ignore_eos: config.ignore_eos,
-        logprobs: args.logprobs,
-        ends: Vec::new(),
-    };
-    let Prompt { mut tokens, fixed } = match args.chat {
-        false => plain_prompt(&loaded.tokenizer, &prompt, config.special)?,
-        true => {
-            let prompter = template::prompter(&config, &loaded.metadata, &loaded.tokenizer)?;
-            settings.stop.extend_from_slice(prompter.stops());
-            settings.ends.extend_from_slice(prompter.ends());
-            chat_prompt(&prompter, config.system.clone(), &prompt)?
-        }
-    };
+/// The prompt's tokens; a conversation's template adds to `settings` what ends its answers.
+fn encoded(
+    args: &GenerateArgs,
+    config: &Config,
+    loaded: &Loaded,
+    prompt: &str,
+    settings: &mut Settings,
+) -> Result<Prompt, CliError> {
+    let (tokenizer, quiet) = (&loaded.tokenizer, args.output.quiet);
+    text::note_lost(tokenizer, "the prompt", prompt, quiet);
+    if !args.chat {
+        return plain_prompt(tokenizer, prompt, config.special);
+    }
+    if let Some(system) = &config.system {
+        text::note_lost(tokenizer, "the system message", system, quiet);
+    }
+    let prompter = template::prompter(config, &loaded.metadata, tokenizer)?;
+    settings.stop.extend_from_slice(prompter.stops());
+    settings.ends.extend_from_slice(prompter.ends());
+    chat_prompt(&prompter, config.system.clone(), prompt)
+}
+
+/// Continues the prompt, streaming what is to be streamed; the whole text as well. With `slides`, a full context keeps so
+/// many tokens at the beginning and goes on.
+fn generated(
+    args: &GenerateArgs,
+    config: &Config,
+    loaded: &mut Loaded,
+    settings: Settings,
+    tokens: &[u32],
+    slides: Option<usize>,
+) -> Result<(Generation, String), CliError> {
     let (context, quiet) = (loaded.session.context() as usize, args.output.quiet);
-    let slides = config.on_full == OnFull::Slide;
-    let keep = config.keep.unwrap_or(fixed);
-    if slides {
-        check_keep(keep, context)?;
-    }
-    if slides && tokens.len() > context {
-        tokens = slide(&tokens, keep, context, quiet);
-    }
+    let keep = slides.unwrap_or(0);
     let mut on_full = |full: Full<'_>| {
         let newest = full.generated.last();
         let sequence: Vec<u32> = full.held.iter().chain(newest).copied().collect();
         Some(slide(&sequence, keep, context, quiet))
     };
-    interrupt::catch()?;
     let streams = args.output.format == Format::Text;
     let mut collected = String::new();
     let mut lost: Option<CliError> = None;
@@ -122,37 +161,44 @@ pub fn run(args: &GenerateArgs, process_start: Instant) -> Result<(), CliError> 
     };
     let (session, tokenizer) = (&mut loaded.session, &loaded.tokenizer);
     let mut generator = Generator::new(session, tokenizer, config.sampling, settings);
-    if slides {
+    if slides.is_some() {
         generator = generator.on_full(&mut on_full);
     }
     let generation = generator
-        .run(&tokens, &interrupt::asked, &mut on_text)
+        .run(tokens, &interrupt::asked, &mut on_text)
         .map_err(|error| failure(error, streams && !collected.is_empty()))?;
-    if let Some(error) = lost {
-        return Err(error);
+    match lost {
+        Some(error) => Err(error),
+        None => Ok((generation, collected)),
     }
+}
 
-    let timings = timings(&generation, &loaded, tokens.len(), process_start);
-    if streams {
-        if !collected.ends_with('\n') {
-            output::text("\n")?;
+/// The end of a streamed text and its statistics, or everything as JSON.
+fn report(
+    args: &GenerateArgs,
+    tokens: &[u32],
+    generation: &Generation,
+    text: &str,
+    timings: Timings,
+) -> Result<(), CliError> {
+    match args.output.format {
+        Format::Text => {
+            if !text.ends_with('\n') {
+                output::text("\n")?;
+            }
+            let line = statistics(&timings, generation, tokens.len());
+            output::note(args.output.quiet, &line);
+            Ok(())
         }
-        let line = statistics(&timings, &generation, tokens.len());
-        output::note(args.output.quiet, &line);
-    } else {
-        output::json(&Json {
-            prompt_tokens: &tokens,
+        Format::Json => output::json(&Json {
+            prompt_tokens: tokens,
             tokens: &generation.tokens,
-            text: &collected,
+            text,
             finish_reason: generation.finish.name(),
             slides: generation.slides,
             logprobs: &generation.logprobs,
             timings,
-        })?;
-    }
-    match generation.finish {
-        Finish::Interrupted => Err(CliError::Interrupted),
-        _ => Ok(()),
+        }),
     }
 }
 
@@ -224,6 +270,11 @@ fn failure(error: GenerateError, mid_line: bool) -> CliError {
         // The error itself matters more than this newline.
         let _closed_is_fine = output::text("\n");
     }
+    self::error(error)
+}
+
+/// The error of a text, which is the prompt's fault or the machinery's.
+pub fn error(error: GenerateError) -> CliError {
     if error.is_input() {
         CliError::input(error)
     } else {

@@ -52,7 +52,7 @@ pub fn run(args: &GraphArgs) -> Result<(), CliError> {
         .unwrap_or_else(|| config.context_for(Some(trained)));
     let extent = Extent {
         rows: number("--rows", args.rows)?,
-        context: number("--ctx", context)?,
+        context: number(&config.context_name(), context)?,
         kv_type: config.kv_type,
         logits: Logits::Last,
     };

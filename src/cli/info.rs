@@ -70,9 +70,7 @@ pub fn run(args: &InfoArgs) -> Result<(), CliError> {
     if let Some(file) = &args.file {
         config.sources = vec![Source::from(Origin::Path(file.clone()))];
     }
-    if args.ctx.is_some() {
-        config.context = args.ctx;
-    }
+    config.apply_context(args.ctx);
     if let Some(kv_type) = args.kv_type {
         config.kv_type = kv_type;
     }
@@ -238,6 +236,8 @@ fn text(json: &Json) -> String {
     );
     out += "\nhyperparameters\n";
     for (key, value) in &json.hyperparameters {
+        // JSON leaves some control characters as they are.
+        let value = printable(&value.to_string());
         out += &format!("  {:<36} {value}\n", printable(key));
     }
     out += "\ntensor types\n";

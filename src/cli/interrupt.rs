@@ -1,11 +1,13 @@
 //! Ctrl-C: the first asks for an end after the current token, the second ends the process. In a conversation it ends an
 //! answer, never the conversation.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::error::CliError;
 
@@ -18,7 +20,6 @@ static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 pub fn catch() -> Result<(), CliError> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
-            remove_unfinished();
             leave();
         }
     })
@@ -86,11 +87,18 @@ pub fn set_answering(answering: bool) {
     ANSWERING.store(answering, Ordering::Relaxed);
 }
 
-/// Names the file that a process ended by the second Ctrl-C or by SIGTERM removes first; `None` when it is finished.
-pub fn remove_at_end(file: Option<PathBuf>) {
-    if let Ok(mut unfinished) = UNFINISHED.lock() {
-        *unfinished = file;
-    }
+/// Creates a file that a process which is told to end removes first. Being told waits meanwhile, so that the file does
+/// not stay, nor one go that was there before and is not ours.
+pub fn create_unfinished(path: &Path) -> io::Result<File> {
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = File::create_new(path)?;
+    *unfinished = Some(path.to_path_buf());
+    Ok(file)
+}
+
+/// Says that the file is finished or gone.
+pub fn finished() {
+    *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 /// Whether Ctrl-C was pressed.
@@ -99,11 +107,13 @@ pub fn asked() -> bool {
 }
 
 fn remove_unfinished() {
-    if let Ok(Some(file)) = UNFINISHED.lock().as_deref() {
+    let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(file) = &*unfinished {
         let _best_effort = std::fs::remove_file(file);
     }
 }
 
 fn leave() -> ! {
+    remove_unfinished();
     std::process::exit(i32::from(CliError::Interrupted.exit_code()))
 }

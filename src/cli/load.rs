@@ -57,9 +57,7 @@ pub fn checkpoint(config: &Config, progress: &Progress) -> Result<Checkpoint, Cl
 fn open(file: &Path, config: &Config, progress: &Progress) -> Result<Checkpoint, CliError> {
     let definition = definition(config)?;
     let checkpoint = import::open(file, definition.as_ref()).map_err(CliError::input)?;
-    for line in checkpoint.notes() {
-        output::note(!progress.is_wanted(), &format!("note: {line}"));
-    }
+    tell(checkpoint.notes(), progress);
     match config.quantize {
         None => Ok(checkpoint),
         Some(dtype) => import::requantize(checkpoint, dtype, None, config.thread_count())
@@ -67,10 +65,20 @@ fn open(file: &Path, config: &Config, progress: &Progress) -> Result<Checkpoint,
     }
 }
 
+/// Prints notes. They may quote what a file says.
+fn tell(notes: &[String], progress: &Progress) {
+    for line in notes {
+        let line = format!("note: {}", output::printable(line));
+        output::note(!progress.is_wanted(), &line);
+    }
+}
+
 /// The tokenizer alone.
 pub fn tokenizer(config: &Config, progress: &Progress) -> Result<Tokenizer, CliError> {
     let checkpoint = checkpoint(config, progress)?;
-    Tokenizer::from_metadata(checkpoint.metadata()).map_err(CliError::input)
+    let tokenizer = Tokenizer::from_metadata(checkpoint.metadata()).map_err(CliError::input)?;
+    tell(tokenizer.notes(), progress);
+    Ok(tokenizer)
 }
 
 /// Tries the tokenizer of a model that has one: what is wrong with it.
@@ -96,6 +104,7 @@ pub fn load(config: &Config, wanted: &Wanted) -> Result<Loaded, CliError> {
             Ok(result) => result.map_err(CliError::input)?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
+        tell(tokenizer.notes(), wanted.progress);
         let (tokens, rows) = (tokenizer.vocab_size(), session.vocabulary());
         if tokens > rows as usize {
             let file = file.display();
@@ -169,12 +178,12 @@ fn session(model: &Model, config: &Config, wanted: &Wanted) -> Result<Session, C
             "{what} {n} is too large; at most {most}"
         ))),
     };
-    limited("--threads", threads, THREADS_MAX)?;
+    limited(&config.threads_name(), threads, THREADS_MAX)?;
     let options = SessionOptions {
         device: config.device,
         drivers: super::devices::drivers(),
         threads,
-        context: limited("--ctx", context, CONTEXT_MAX)?,
+        context: limited(&config.context_name(), context, CONTEXT_MAX)?,
         kv_type: config.kv_type,
         chunk_rows: limited("chunk_rows", config.chunk_rows, CONTEXT_MAX)?,
         prompt_precision: config.prompt_precision,

@@ -35,7 +35,8 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
         .map_err(CliError::input)?;
     let context = *config.context.get_or_insert(DEFAULT_CONTEXT);
     if context < 4 {
-        let text = format!("--ctx {context}: perplexity needs a context of at least 4 tokens");
+        let name = config.context_name();
+        let text = format!("{name} {context}: perplexity needs a context of at least 4 tokens");
         return Err(CliError::Input(text));
     }
     let text = text::read(&args.file)?;
@@ -53,6 +54,8 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
         special: false,
         bos: true,
     };
+    let name = args.file.display().to_string();
+    text::note_lost(&loaded.tokenizer, &name, text, args.output.quiet);
     let tokens = loaded
         .tokenizer
         .encode(text, options)
@@ -65,8 +68,9 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
     if available == 0 {
         let file = args.file.display();
         let text = format!(
-            "{file}: {} tokens do not fill one chunk of --ctx {context}",
-            tokens.len()
+            "{file}: {} tokens do not fill one chunk of {context} ({})",
+            tokens.len(),
+            config.context_name()
         );
         return Err(CliError::Input(text));
     }

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::CliError;
+use super::output;
+use crate::tokenizer::Tokenizer;
 
 /// The prompt: the argument itself, standard input if it is `-`, or a file.
 pub fn prompt(argument: Option<&str>, file: Option<&Path>) -> Result<String, CliError> {
@@ -46,6 +48,16 @@ pub fn read(file: &Path) -> Result<String, CliError> {
         let at = error.utf8_error().valid_up_to();
         CliError::Input(format!("{name}: not UTF-8 text: bad byte at offset {at}"))
     })
+}
+
+/// A note about what the vocabulary lacks for a text, which is called `what`.
+pub fn note_lost(tokenizer: &Tokenizer, what: &str, text: &str, quiet: bool) {
+    if let Some(lost) = tokenizer.unspellable(text) {
+        let line = format!(
+            "note: the vocabulary cannot spell {lost:?}, which is in {what}; what it has no tokens for is left out"
+        );
+        output::note(quiet, &line);
+    }
 }
 
 #[cfg(test)]

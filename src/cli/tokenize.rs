@@ -23,6 +23,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), CliError> {
         special: config.special && !args.no_special,
         bos: !args.no_bos,
     };
+    text::note_lost(&tokenizer, "the text", &text, args.output.quiet);
     let tokens = tokenizer.encode(&text, options).map_err(CliError::input)?;
     let pieces: Vec<String> = tokens
         .iter()

@@ -8,10 +8,8 @@ use std::fmt;
 /// [`Isa::detect`] or [`Isa::available`], because the kernels that receive it do not look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// Plain Rust, which the compiler vectorises for the target's baseline.
+    /// Plain Rust, which the compiler vectorises for the target's baseline: all there is on aarch64.
     Portable,
-    /// aarch64's 128-bit vectors; every aarch64 machine has them.
-    Neon,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ, VNNI and VBMI, and everything of [`Isa::Avx2`].
@@ -20,7 +18,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every set, narrowest first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
 
     /// The widest set this machine runs.
     pub fn detect() -> Isa {
@@ -43,7 +41,6 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable => true,
-            Isa::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -69,7 +66,6 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
-            Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
         }

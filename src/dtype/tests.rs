@@ -68,7 +68,6 @@ fn rows_are_whole_blocks() {
     assert_eq!(DType::Q4_K.row_bytes(576), None);
     assert_eq!(DType::Q4_K.row_bytes(0), Some(0));
     assert_eq!(DType::F32.row_bytes(usize::MAX), None);
-    assert_eq!(DType::Q4_0.bits_per_weight(), 4.5);
 }
 
 #[test]

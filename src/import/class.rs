@@ -15,8 +15,8 @@ pub(super) struct Class {
     pub(super) biases: &'static [&'static str],
 }
 
-/// The dimensions of a class. A file leaves them out if it is that of a multimodal model, whose `text_config` lists only what
-/// differs from them.
+/// The dimensions of a class. A file leaves them out if it is that of a multimodal model, whose `text_config` lists only
+/// what differs from them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dimensions {
     pub(super) layers: u32,

@@ -73,6 +73,7 @@ const FAMILIES: &[Family] = &[
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) layers: u32,
+    pub(super) embedding: u32,
     pub(super) heads: u32,
     pub(super) kv_heads: u32,
     pub(super) head_size: u32,
@@ -140,73 +141,26 @@ impl Family {
         to: &mut Metadata,
     ) -> Result<Shape, ImportError> {
         self.refuse(config)?;
-        let class = Class::of(self.kind);
-        let usual = self.multimodal.and_then(|_| Dimensions::of(self.kind));
-        let need = |key: &str, of: fn(Dimensions) -> u32| match (config.count(key)?, usual) {
-            (None, Some(usual)) => Ok(of(usual)),
-            _ => config.need_count(key),
-        };
-        let layers = need("num_hidden_layers", |usual| usual.layers)?;
-        if layers > LAYERS_MAX {
-            let supported = format!("at most {LAYERS_MAX}");
-            return Err(unsupported(
-                config.file(),
-                "num_hidden_layers",
-                layers.to_string(),
-                supported,
-            ));
-        }
-        let embedding = need("hidden_size", |usual| usual.embedding)?;
-        let heads = need("num_attention_heads", |usual| usual.heads)?;
-        let head_dim = config.count("head_dim")?;
-        if head_dim.is_none() && !embedding.is_multiple_of(heads) {
-            let expected = format!("a divisor of hidden_size {embedding}, or a head_dim");
-            return Err(value(
-                config.file(),
-                "num_attention_heads",
-                expected,
-                &heads.into(),
-            ));
-        }
-        // Absent is not null: the class has a default.
-        let kv_default = match config.is_null("num_key_value_heads") {
-            true => heads,
-            false => class.kv_heads.unwrap_or(heads),
-        };
-        let shape = Shape {
-            layers,
-            heads,
-            kv_heads: config.count("num_key_value_heads")?.unwrap_or(kv_default),
-            head_size: head_dim.or(class.head_size).unwrap_or(embedding / heads),
-            vocabulary: need("vocab_size", |usual| usual.vocabulary)?,
-            context: need("max_position_embeddings", |usual| usual.context)?,
-            tied: config
-                .flag("tie_word_embeddings")?
-                .unwrap_or(class.tied || self.multimodal.is_some()),
-        };
-        let arch = self.architecture;
+        let shape = self.shape(config)?;
+        let (arch, embedding) = (self.architecture, shape.embedding);
         to.insert("general.architecture", arch);
         to.insert("general.type", "model");
         to.insert("general.name", name);
         let mut put = |key: &str, value: Entry| {
             to.insert(format!("{arch}.{key}"), value);
         };
+        let feed_forward = self.need(config, "intermediate_size", |usual| usual.feed_forward)?;
+        let eps = config.number("rms_norm_eps")?.unwrap_or(1e-6);
         put("block_count", shape.layers.into());
         put("context_length", shape.context.into());
         put("embedding_length", embedding.into());
-        put(
-            "feed_forward_length",
-            need("intermediate_size", |usual| usual.feed_forward)?.into(),
-        );
-        put("attention.head_count", heads.into());
+        put("feed_forward_length", feed_forward.into());
+        put("attention.head_count", shape.heads.into());
         put("attention.head_count_kv", shape.kv_heads.into());
-        put(
-            "attention.layer_norm_rms_epsilon",
-            config.number("rms_norm_eps")?.unwrap_or(1e-6).into(),
-        );
+        put("attention.layer_norm_rms_epsilon", eps.into());
         put("vocab_size", shape.vocabulary.into());
         let head_size = shape.head_size;
-        if head_dim.is_some() || head_size * heads != embedding {
+        if config.count("head_dim")?.is_some() || head_size * shape.heads != embedding {
             put("attention.key_length", head_size.into());
             put("attention.value_length", head_size.into());
         }
@@ -215,11 +169,12 @@ impl Family {
         }
         self.window(config, &shape, &mut put)?;
         match self.kind {
-            Kind::Gemma3 => scale(config, embedding, &shape, &mut put)?,
+            Kind::Gemma3 => scale(config, &shape, &mut put)?,
             Kind::SmolLm3 => {
                 let turned = turned_layers(config, &shape)?;
                 // llama.cpp knows every fourth only, and has the key for another family.
-                if !turned.iter().copied().eq((1..=layers).map(|n| n % 4 != 0)) {
+                let usual = (1..=shape.layers).map(|n| n % 4 != 0);
+                if !turned.iter().copied().eq(usual) {
                     put("attention.rope_pattern", Array::from(&turned[..]).into());
                 }
             }
@@ -227,6 +182,56 @@ impl Family {
         }
         rope::translate(config, self, &shape, &mut put)?;
         Ok(shape)
+    }
+
+    /// A number that must be there, except in a multimodal model's file, which leaves out what its class says.
+    fn need(
+        &self,
+        config: &Config,
+        key: &str,
+        of: fn(Dimensions) -> u32,
+    ) -> Result<u32, ImportError> {
+        let usual = self.multimodal.and_then(|_| Dimensions::of(self.kind));
+        match (config.count(key)?, usual) {
+            (None, Some(usual)) => Ok(of(usual)),
+            _ => config.need_count(key),
+        }
+    }
+
+    /// The dimensions, as the class would find them.
+    fn shape(&self, config: &Config) -> Result<Shape, ImportError> {
+        let class = Class::of(self.kind);
+        let layers = self.need(config, "num_hidden_layers", |usual| usual.layers)?;
+        if layers > LAYERS_MAX {
+            let (key, found) = ("num_hidden_layers", layers.to_string());
+            let supported = format!("at most {LAYERS_MAX}");
+            return Err(unsupported(config.file(), key, found, supported));
+        }
+        let embedding = self.need(config, "hidden_size", |usual| usual.embedding)?;
+        let heads = self.need(config, "num_attention_heads", |usual| usual.heads)?;
+        let head_dim = config.count("head_dim")?;
+        if head_dim.is_none() && !embedding.is_multiple_of(heads) {
+            let key = "num_attention_heads";
+            let expected = format!("a divisor of hidden_size {embedding}, or a head_dim");
+            return Err(value(config.file(), key, expected, &heads.into()));
+        }
+        // Absent is not null: the class has a default.
+        let kv_default = match config.is_null("num_key_value_heads") {
+            true => heads,
+            false => class.kv_heads.unwrap_or(heads),
+        };
+        Ok(Shape {
+            layers,
+            embedding,
+            heads,
+            kv_heads: config.count("num_key_value_heads")?.unwrap_or(kv_default),
+            head_size: head_dim.or(class.head_size).unwrap_or(embedding / heads),
+            vocabulary: self.need(config, "vocab_size", |usual| usual.vocabulary)?,
+            context: self.need(config, "max_position_embeddings", |usual| usual.context)?,
+            tied: config
+                .flag("tie_word_embeddings")?
+                .unwrap_or(class.tied || self.multimodal.is_some()),
+        })
     }
 
     /// Values that mean a computation no Definition here describes.
@@ -308,17 +313,16 @@ pub(super) fn turned_layers(config: &Config, shape: &Shape) -> Result<Vec<bool>,
     })
 }
 
-/// Gemma's attention scale. llama.cpp takes it from the head size, but by the largest model's number of layers from the width,
-/// and a Definition does the same; another one gets a key.
+/// Gemma's attention scale. llama.cpp takes it from the head size, but by the largest model's number of layers from the
+/// width, and a Definition does the same; another one gets a key.
 fn scale(
     config: &Config,
-    embedding: u32,
     shape: &Shape,
     put: &mut impl FnMut(&str, Entry),
 ) -> Result<(), ImportError> {
     const LAYERS_OF_27B: u32 = 62;
     let usual = match shape.layers {
-        LAYERS_OF_27B => embedding / shape.heads,
+        LAYERS_OF_27B => shape.embedding / shape.heads,
         _ => shape.head_size,
     };
     let found = config.number("query_pre_attn_scalar")?.unwrap_or(256.0);

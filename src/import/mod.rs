@@ -82,6 +82,7 @@ pub fn checkpoint(
     };
     let bytes = folder.file_bytes();
     let mut checkpoint = Checkpoint::assemble(folder.path(), bytes, format, metadata, tensors)?;
+    checkpoint.set_files(folder.files()?);
     notes.into_iter().for_each(|note| checkpoint.note(note));
     Ok(checkpoint)
 }

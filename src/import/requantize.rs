@@ -171,7 +171,7 @@ fn round(to: DType, values: &[f32], out: &mut [u8], check: &mut [f32]) -> bool {
     check.iter().all(|value| value.is_finite())
 }
 
-/// The error for a tensor that has a row which [`round`] refused: names the first element.
+/// The error for a tensor that had a row which [`round`] refused: names the first element.
 fn not_finite(path: &Path, from: &TensorInfo, data: &[u8], to: DType) -> LoadError {
     let columns = from.cols();
     let row_bytes = from
@@ -196,5 +196,36 @@ fn not_finite(path: &Path, from: &TensorInfo, data: &[u8], to: DType) -> LoadErr
             dtype: to,
         };
     }
-    unreachable!("a row was refused before, and rounding is a function of it")
+    // Every row rounds now: another program has written to the mapped file since.
+    LoadError::Changed {
+        file: path.to_owned(),
+        tensor: from.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loader::Blob;
+
+    /// What a file holds the second time need not be what it held the first time.
+    #[test]
+    fn the_first_bad_element_is_named_if_it_is_still_there() {
+        let check = |values: &[f32], expected: &str| {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let tensor = TensorInfo {
+                name: "t.weight".into(),
+                dtype: DType::F32,
+                shape: vec![values.len() / 32, 32],
+                contents: Contents::Stored(Blob::from(bytes.clone())),
+            };
+            let error = not_finite(Path::new("m"), &tensor, &bytes, DType::Q8_0);
+            let error = error.to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        let mut values = [1.0; 64];
+        check(&values, "m: t.weight: changed while it was read");
+        values[40] = f32::NAN;
+        check(&values, "m: t.weight: element 40 is NaN");
+    }
 }

@@ -146,21 +146,6 @@ impl Blob {
             map.release(self.range.clone());
         }
     }
-
-    /// Tells the kernel that these bytes will be read soon, so that it reads ahead in the background.
-    pub fn prefetch(&self) {
-        if let Owner::File(map) = &*self.owner {
-            map.prefetch(self.range.clone());
-        }
-    }
-
-    /// Brings these bytes' pages into the process now, so that reading them later does not fault page by page.
-    /// Returns when that is done; threads may populate different parts at once.
-    pub fn populate(&self) {
-        if let Owner::File(map) = &*self.owner {
-            map.populate(self.range.clone());
-        }
-    }
 }
 
 impl Deref for Blob {
@@ -216,8 +201,6 @@ mod tests {
         let blob = Blob::from_map(Map::new(file).expect("mapped"));
         for range in [0..300_000, 1..299_999, 5_000..5_010, 4096..8192, 7..7] {
             let part = blob.slice(range.clone());
-            part.prefetch();
-            part.populate();
             part.release_pages();
             assert_eq!(part[..], bytes[range]);
         }

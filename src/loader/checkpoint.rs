@@ -117,6 +117,7 @@ pub struct Checkpoint {
     pub(super) tensors: Vec<TensorInfo>,
     pub(super) by_name: HashMap<String, usize>,
     pub(super) notes: Vec<String>,
+    pub(super) files: Vec<PathBuf>,
     /// Why a tensor could not be fetched, the first time that happened.
     pub(super) failure: OnceLock<Box<LoadError>>,
 }
@@ -179,6 +180,7 @@ impl Checkpoint {
             tensors,
             by_name,
             notes: Vec::new(),
+            files: vec![path.to_owned()],
             failure: OnceLock::new(),
         })
     }
@@ -191,6 +193,16 @@ impl Checkpoint {
     /// The size of the model's files in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// The model's files, which must not be written to while it is used.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Says which files the model is read from, where that is more than its path.
+    pub fn set_files(&mut self, files: Vec<PathBuf>) {
+        self.files = files;
     }
 
     /// The files' format and version: `GGUF v3`.
@@ -255,17 +267,6 @@ impl Checkpoint {
             *tensor = changed;
         }
         Ok(self)
-    }
-
-    /// Checks that a tensor of this model can be computed with.
-    ///
-    /// # Errors
-    /// [`LoadError::UnsupportedType`] when its type is not [runnable](DType::is_runnable).
-    pub fn require_runnable(&self, tensor: &TensorInfo) -> Result<(), LoadError> {
-        if tensor.dtype.is_runnable() {
-            return Ok(());
-        }
-        Err(LoadError::unsupported_type(&self.path, tensor))
     }
 }
 

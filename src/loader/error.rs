@@ -282,6 +282,14 @@ pub enum LoadError {
         /// The type asked for.
         dtype: DType,
     },
+    /// The file was written to between two looks at a tensor.
+    #[error("{}: {tensor}: changed while it was read; try again when no other program writes to the file", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
     /// Two tensors that share bytes.
     #[error("{}: {first} takes bytes {first_begin} to {first_end} of the data section, and {second} begins inside them at {second_begin}; tensors must not overlap", file.display())]
     Overlap {
@@ -308,6 +316,17 @@ impl LoadError {
             tensor: tensor.name.clone(),
             dtype: tensor.dtype,
         }
+    }
+}
+
+/// The first few of a list of names, and how many more there are.
+pub(super) fn few(names: &[impl AsRef<str>]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

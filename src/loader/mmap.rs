@@ -49,31 +49,6 @@ impl Map {
         }
     }
 
-    /// Tells the kernel that `range` will be read soon; a hint whose failure changes nothing but time.
-    pub(super) fn prefetch(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        let _only_a_hint =
-            self.map
-                .advise_range(memmap2::Advice::WillNeed, range.start, range.len());
-        #[cfg(not(unix))]
-        let _ = range;
-    }
-
-    /// Maps the pages of `range` now, reading what is not cached, so that later reads do not fault.
-    ///
-    /// Where the kernel has no such request (Linux before 5.14, other systems) this is [`Map::prefetch`].
-    pub(super) fn populate(&self, range: Range<usize>) {
-        #[cfg(target_os = "linux")]
-        if self
-            .map
-            .advise_range(memmap2::Advice::PopulateRead, range.start, range.len())
-            .is_ok()
-        {
-            return;
-        }
-        self.prefetch(range);
-    }
-
     /// Gives back the memory of the whole pages strictly inside `range`; reading them again reads the file again.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]

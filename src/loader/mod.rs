@@ -35,5 +35,5 @@ pub use gguf::{WriteError, write_gguf};
 pub use json::JsonFile;
 pub use loading::Loading;
 pub use metadata::Metadata;
-pub use safetensors::{Folder, Stored, safetensors_files};
+pub use safetensors::{Folder, INDEX, Stored, WHOLE, safetensors_files};
 pub use value::{Text, Value, ValueType};

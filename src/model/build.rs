@@ -3,12 +3,13 @@
 //! The builder knows what fields each op takes and how values flow by name; what a family computes
 //! is in its Definition. It asks for each tensor once and compares its shape with the letters.
 
-use super::definition::{Definition, LayerKind, NodeEntry, RopeSet, WeightEntry};
+mod op;
+
+use super::definition::{Definition, LayerKind, NodeEntry, WeightEntry};
 use super::{Hyperparameters, ModelError};
 use crate::dtype::DType;
 use crate::graph::{
-    Element, Graph, Heads, KvType, Node, Op, Section, State, StateId, StateKind, Value, ValueId,
-    WeightId,
+    Element, Graph, KvType, Node, Op, Section, State, StateId, StateKind, Value, ValueId, WeightId,
 };
 use bumpalo::Bump;
 use std::collections::HashMap;
@@ -161,129 +162,21 @@ impl<'d> Builder<'_, 'd, '_> {
         let inputs: Vec<ValueId> = (0..entry.inputs.len())
             .map(|i| self.input(entry, i))
             .collect::<Result<_, _>>()?;
-        let weights: Vec<WeightId> = match &entry.weight {
-            Some(name) => self.weight(entry, name, section)?.into_iter().collect(),
-            None => Vec::new(),
+        let weight = match &entry.weight {
+            Some(name) => self.weight(entry, name, section)?,
+            None => None,
         };
-        if weights.is_empty() && matches!(op_name, "embed" | "rms_norm" | "add_bias") {
+        if weight.is_none() && matches!(op_name, "embed" | "rms_norm" | "add_bias") {
             return Err(self.wrong(entry, "needs `weight`, and a tensor for it"));
         }
-        let mut states: &[StateId] = &[];
-        let caches;
-        let width = |builder: &Self| inputs.first().map_or(0, |&v| builder.graph.value(v).cols);
-        let rows = match inputs.first() {
-            Some(&input) => self.graph.value(input).rows,
-            None => self.extent.rows,
-        };
-        let whole = (rows, width(self));
-        let (op, shape) = match op_name {
-            "embed" => {
-                let op = Op::Embed {
-                    scale: self.hyper.embedding_scale,
-                };
-                (op, Some((rows, self.hyper.embedding)))
-            }
-            "rope_table" => {
-                let rope = match entry.rope.unwrap_or_default() {
-                    RopeSet::Global => self.hyper.rope(),
-                    RopeSet::Local => self.hyper.local_rope(),
-                };
-                (Op::RopeTable(rope), Some((rows, rope.dims)))
-            }
-            "rms_norm" => {
-                let groups = if entry.heads.is_some() {
-                    self.heads(entry)?
-                } else {
-                    1
-                };
-                (
-                    Op::RmsNorm {
-                        eps: self.hyper.rms_eps,
-                        groups,
-                    },
-                    Some(whole),
-                )
-            }
-            "gemm" => {
-                let weight = *weights
-                    .first()
-                    .ok_or_else(|| self.wrong(entry, "needs `weight`"))?;
-                let outputs = self.graph.weight(weight).rows();
-                let outputs = u32::try_from(outputs).expect("checked against the shape's letters");
-                (Op::Gemm { residual: false }, Some((rows, outputs)))
-            }
-            "add_bias" => (Op::AddBias, Some(whole)),
-            "rope" => {
-                let style = entry
-                    .style
-                    .ok_or_else(|| self.wrong(entry, "needs `style`"))?;
-                let (heads, dims) = (self.heads(entry)?, self.hyper.rope().dims);
-                let head_size = self.hyper.head_size;
-                (
-                    Op::Rope {
-                        heads,
-                        head_size,
-                        dims,
-                        style,
-                    },
-                    Some(whole),
-                )
-            }
-            "kv_append" => {
-                caches = self.layer_caches(entry, section)?;
-                states = &caches;
-                let Heads { kv, size, .. } = self.hyper.attention_heads();
-                (
-                    Op::KvAppend {
-                        kv_heads: kv,
-                        head_size: size,
-                    },
-                    None,
-                )
-            }
-            "attention" => {
-                caches = self.layer_caches(entry, section)?;
-                states = &caches;
-                let window = match (entry.window.as_deref(), section) {
-                    (Some("W"), Section::Layer(layer)) => self.hyper.window_of(layer),
-                    (Some("W") | None, _) => None,
-                    (Some(_), _) => return Err(self.wrong(entry, "`window` can only be \"W\"")),
-                };
-                let scale = self.hyper.attention_scale();
-                let heads = self.hyper.attention_heads();
-                (
-                    Op::Attention {
-                        heads,
-                        scale,
-                        window,
-                    },
-                    Some(whole),
-                )
-            }
-            "gated_mul" => {
-                let activation = entry
-                    .activation
-                    .ok_or_else(|| self.wrong(entry, "needs `activation`"))?;
-                (Op::GatedMul(activation), Some(whole))
-            }
-            "add" => (Op::Add, Some(whole)),
-            "scale" => (
-                Op::Scale {
-                    by: self.hyper.embedding_scale,
-                },
-                Some(whole),
-            ),
-            "last_row" => (Op::LastRow, Some((1, whole.1))),
-            other => {
-                return Err(self.wrong(
-                    entry,
-                    &format!("unknown op `{other}`; known: {}", KNOWN_OPS.join(", ")),
-                ));
-            }
+        let (op, shape) = self.op(entry, section, inputs.first().copied(), weight)?;
+        let caches = match op {
+            Op::KvAppend { .. } | Op::Attention { .. } => Some(self.layer_caches(entry, section)?),
+            _ => None,
         };
         self.expect_fields(entry, op_name)?;
-        let outputs: Vec<ValueId> = match shape {
-            None => Vec::new(),
+        let output = match shape {
+            None => None,
             Some((rows, cols)) => {
                 let name = self.out_name(entry)?;
                 let element = Element::F32;
@@ -294,53 +187,22 @@ impl<'d> Builder<'_, 'd, '_> {
                     element,
                 });
                 self.names.insert(name, id);
-                vec![id]
+                Some(id)
             }
         };
         self.graph.push(Node {
             op,
             section,
             inputs: &inputs,
-            weights: &weights,
-            states,
-            outputs: &outputs,
+            weights: weight.as_slice(),
+            states: caches.as_ref().map_or(&[], |caches| &caches[..]),
+            outputs: output.as_slice(),
         });
         Ok(())
     }
 
     fn wrong(&self, entry: &NodeEntry, message: &str) -> ModelError {
         self.definition.error_at(entry, message).into()
-    }
-
-    /// Refuses fields that the op does not take, so that a misplaced one is never ignored.
-    fn expect_fields(&self, entry: &NodeEntry, op: &str) -> Result<(), ModelError> {
-        for (field, present, takers) in [
-            ("weight", entry.weight.is_some(), WEIGHT_TAKERS),
-            ("bias", entry.bias.is_some(), &["gemm"][..]),
-            ("rope", entry.rope.is_some(), &["rope_table"]),
-            ("heads", entry.heads.is_some(), &["rms_norm", "rope"]),
-            ("style", entry.style.is_some(), &["rope"]),
-            ("activation", entry.activation.is_some(), &["gated_mul"]),
-            ("window", entry.window.is_some(), &["attention"]),
-        ] {
-            if present && !takers.contains(&op) {
-                return Err(self.wrong(entry, &format!("takes no `{field}`")));
-            }
-        }
-        let arity = match op {
-            "embed" | "rope_table" => 0,
-            "rope" | "kv_append" | "gated_mul" | "add" => 2,
-            _ => 1,
-        };
-        let found = entry.inputs.len();
-        if found != arity {
-            let message = format!("needs {arity} names in `in`, found {found}");
-            return Err(self.wrong(entry, &message));
-        }
-        if entry.out.is_some() && op == "kv_append" {
-            return Err(self.wrong(entry, "takes no `out`"));
-        }
-        Ok(())
     }
 
     fn out_name(&self, entry: &'d NodeEntry) -> Result<&'d str, ModelError> {
@@ -362,14 +224,6 @@ impl<'d> Builder<'_, 'd, '_> {
                 &format!("reads `{name}`, which no earlier node writes"),
             )
         })
-    }
-
-    fn heads(&self, entry: &NodeEntry) -> Result<u32, ModelError> {
-        match entry.heads.as_deref() {
-            Some("H") => Ok(self.hyper.heads),
-            Some("G") => Ok(self.hyper.kv_heads),
-            _ => Err(self.wrong(entry, "needs `heads`, \"H\" or \"G\"")),
-        }
     }
 
     fn layer_caches(
@@ -475,20 +329,3 @@ pub(super) fn placed(name: &str, section: Section) -> String {
         Section::Prologue | Section::Epilogue => name.to_string(),
     }
 }
-
-const WEIGHT_TAKERS: &[&str] = &["embed", "rope_table", "rms_norm", "gemm", "add_bias"];
-
-const KNOWN_OPS: &[&str] = &[
-    "embed",
-    "rope_table",
-    "rms_norm",
-    "gemm",
-    "add_bias",
-    "rope",
-    "kv_append",
-    "attention",
-    "gated_mul",
-    "add",
-    "scale",
-    "last_row",
-];

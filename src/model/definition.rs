@@ -87,12 +87,23 @@ pub struct Variant {
 pub struct WeightEntry {
     pub gguf: String,
     pub safetensors: Option<String>,
+    #[serde(deserialize_with = "dimensions")]
     pub shape: Vec<String>,
     /// The entry whose tensor serves when this one is absent.
     pub tied: Option<String>,
     /// Whether nodes run without it when it is absent.
     #[serde(default)]
     pub optional: bool,
+}
+
+/// A tensor's dimensions, of which there is at least one.
+fn dimensions<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let shape = Vec::<String>::deserialize(from)?;
+    if shape.is_empty() {
+        let message = "a shape needs at least one dimension, such as [\"E\"]";
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(shape)
 }
 
 /// One node: an op and the names it joins. Which fields an op takes is checked when it is built.
@@ -225,13 +236,21 @@ pub(super) fn syntax_error(
     span: Range<usize>,
     message: String,
 ) -> DefinitionError {
-    let before = &text[..span.start.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    let (line, column) = line_and_column(text, span.start);
     DefinitionError::Syntax {
         file: file.into(),
         line,
         column,
         message,
     }
+}
+
+/// Line and column, both from 1 and the column in characters, of the byte at `offset`.
+pub fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let line_start = before.iter().rposition(|&byte| byte == b'\n');
+    let start = line_start.map_or(0, |newline| newline + 1);
+    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+    (line, column)
 }

@@ -18,8 +18,8 @@ const READ: &[&str] = &[
     "rope.scaling.yarn_log_multiplier", "use_parallel_residual", "vocab_size",
 ];
 
-/// What says nothing about a step of a dense model: how it was trained or laid out, experts that it does not have, and what is
-/// done with embeddings.
+/// What says nothing about a step of a dense model: how it was trained or laid out, experts that it does not have, and
+/// what is done with embeddings.
 #[rustfmt::skip]
 const HARMLESS: &[&str] = &[
     "attention.layer_norm_epsilon", "classifier.output_labels", "classifier.pooling_type", "decoder_start_token_id",

@@ -13,7 +13,7 @@ mod random;
 mod tests;
 
 pub use build::{Extent, Logits, build};
-pub use definition::{Definition, DefinitionError};
+pub use definition::{Definition, DefinitionError, line_and_column};
 pub use hyperparameters::{Hyperparameters, LayerPattern};
 pub use known::unknown_keys;
 pub use random::RandomWeights;
@@ -105,7 +105,7 @@ fn type_names(types: &[DType]) -> String {
 }
 
 enum Weights {
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
     Random(RandomWeights),
 }
 
@@ -137,7 +137,7 @@ impl Model {
             None => Definition::built_in(&architecture, &source)?,
         };
         let hyper = Hyperparameters::from_metadata(metadata, &definition)?;
-        let weights = Weights::Checkpoint(checkpoint);
+        let weights = Weights::Checkpoint(Box::new(checkpoint));
         let model = Model {
             hyper,
             definition,

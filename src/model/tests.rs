@@ -115,6 +115,11 @@ fn syntax_errors_have_a_place() {
         &with("colour = 1"),
         &[&at(1), "unknown field `colour`", "`window`"],
     );
+    let flat = HEAD.replace("[\"X\", \"E\"]", "[]");
+    check(
+        &flat,
+        &["toy.toml:8:", "a shape needs at least one dimension"],
+    );
     let twice = format!("{HEAD}[[layer]]\nop = \"add\"\nop = \"add\"\n");
     check(
         &twice,

@@ -35,6 +35,7 @@ mod bpe;
 mod detokenize;
 mod error;
 mod partition;
+mod prefix;
 mod pretokenize;
 mod roles;
 mod spm;
@@ -45,10 +46,12 @@ pub use error::TokenizerError;
 
 use crate::loader::Metadata;
 use partition::{Fragment, Partition};
+use prefix::{Place, SpacePrefix};
 use roles::{Defaults, Roles};
 use std::borrow::Cow;
 use tokenizers::NormalizedString;
-use vocabulary::{Kind, Pieces, Spelling, TokenList};
+pub(crate) use vocabulary::{Kind, byte_of};
+use vocabulary::{Pieces, Spelling, TokenList};
 
 const MODEL: &str = "tokenizer.ggml.model";
 
@@ -88,49 +91,6 @@ impl Default for Encode {
 enum Model {
     ByteLevel(Box<bpe::ByteLevel>),
     Scored(Box<spm::Scored>),
-}
-
-/// Where a SentencePiece vocabulary puts a space in front of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SpacePrefix {
-    /// Nowhere.
-    Never,
-    /// At the beginning, and after every special token.
-    Always,
-    /// The same, unless a space is there.
-    AlwaysUnlessThere,
-    /// At the beginning, unless a space is there.
-    FirstUnlessThere,
-}
-
-impl SpacePrefix {
-    fn read(metadata: &Metadata) -> Result<SpacePrefix, TokenizerError> {
-        if metadata.bool("tokenizer.ggml.add_space_prefix")? == Some(false) {
-            return Ok(SpacePrefix::Never);
-        }
-        match metadata.str(SPACE_PREFIX)? {
-            None => Ok(SpacePrefix::Always),
-            Some("always") => Ok(SpacePrefix::AlwaysUnlessThere),
-            Some("first") => Ok(SpacePrefix::FirstUnlessThere),
-            Some(other) => Err(TokenizerError::Unsupported {
-                file: metadata.file().to_path_buf(),
-                key: SPACE_PREFIX,
-                found: other.to_owned(),
-                supported: "always, first".to_owned(),
-            }),
-        }
-    }
-
-    /// Whether `text` gets one: the very first part of a text or not, behind a special token or not.
-    fn applies(self, text: &str, first: bool, after_special: bool) -> bool {
-        let there = || text.starts_with([' ', '▁']);
-        match self {
-            SpacePrefix::Never => false,
-            SpacePrefix::Always => first || after_special,
-            SpacePrefix::AlwaysUnlessThere => (first || after_special) && !there(),
-            SpacePrefix::FirstUnlessThere => first && !there(),
-        }
-    }
 }
 
 /// A model file's tokenizer.
@@ -273,31 +233,6 @@ impl Tokenizer {
         Ok(out)
     }
 
-    fn encode_fragment(
-        &self,
-        fragment: Fragment<'_>,
-        place: &mut Place,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
-        match (fragment, &self.model) {
-            (Fragment::Token(id), _) => out.push(id),
-            (Fragment::Text(text), Model::ByteLevel(model)) => {
-                model.encode(&self.normalized(text), out)?;
-            }
-            (Fragment::Text(text), Model::Scored(model)) => {
-                let text = self.normalized(text);
-                let (first, after_special) = (!place.begun, place.after_special);
-                let prefix = self.space_prefix.applies(&text, first, after_special);
-                model.encode(&text, prefix, self.roles.unknown, out)?;
-            }
-        }
-        *place = Place {
-            begun: true,
-            after_special: matches!(fragment, Fragment::Token(_)),
-        };
-        Ok(())
-    }
-
     /// The text in the form in which it is encoded.
     fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
         if !self.nfc || text.is_ascii() {
@@ -315,7 +250,7 @@ impl Tokenizer {
     /// [`Tokenizer::encode`], because the model knows no other way; this tells a caller who wants to say so.
     pub fn unspellable(&self, text: &str) -> Option<char> {
         match &self.model {
-            Model::ByteLevel(model) => model.unspellable(text),
+            Model::ByteLevel(model) => model.unspellable(&self.normalized(text)),
             Model::Scored(_) => None,
         }
     }
@@ -371,19 +306,19 @@ impl Tokenizer {
         self.roles.eos
     }
 
-    /// The token that ends a turn.
-    pub fn eot(&self) -> Option<u32> {
-        self.roles.eot
+    /// The token that fills up rows, which only chat templates ask for.
+    pub fn padding(&self) -> Option<u32> {
+        self.roles.padding
+    }
+
+    /// What a person should know about the file's vocabulary.
+    pub fn notes(&self) -> &[String] {
+        &self.roles.notes
     }
 
     /// Whether [`Encode::bos`] puts the BOS token before a text.
     pub fn adds_bos(&self) -> bool {
         self.roles.add_bos
-    }
-
-    /// Whether [`Encode::bos`] puts the EOS token after a text.
-    pub fn adds_eos(&self) -> bool {
-        self.roles.add_eos
     }
 
     /// How many tokens there are.
@@ -408,23 +343,10 @@ impl Tokenizer {
         self.partition.spellings()
     }
 
-    /// Whether token `id` is recognised in text as a whole, before any encoding.
+    /// Whether token `id` is recognised in text as a whole, before any encoding. Looks through all that are.
     fn is_whole(&self, id: u32) -> bool {
-        let kind = self.kinds.get(id as usize);
-        matches!(
-            kind,
-            Some(Kind::Control | Kind::Unknown | Kind::UserDefined)
-        )
+        self.whole_tokens().any(|(whole, _)| whole == id)
     }
-}
-
-/// Where in a text a fragment stands.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    /// Whether another fragment comes before it.
-    begun: bool,
-    /// Whether that is a special token.
-    after_special: bool,
 }
 
 /// `text` with stand-ins replaced by what they stand for; `None` if it has none.

@@ -35,8 +35,8 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// All control, unknown and user-defined tokens of `list`, and those with the ids `whole`. `strip_right` says of a text whether it swallows the
-    /// white space after it.
+    /// All control, unknown and user-defined tokens of `list`, and those with the ids `whole`. `strip_right` says of a
+    /// text whether it swallows the white space after it.
     pub(super) fn new(
         list: &TokenList,
         whole: &[u32],

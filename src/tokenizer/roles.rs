@@ -83,12 +83,14 @@ pub(super) struct Defaults {
 pub(super) struct Roles {
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
-    pub(super) eot: Option<u32>,
     pub(super) unknown: Option<u32>,
+    pub(super) padding: Option<u32>,
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     /// Ascending, without repetition.
     pub(super) ends: Vec<u32>,
+    /// What a person should know about the file's ids.
+    pub(super) notes: Vec<String>,
 }
 
 /// The token that `key` names, if the file has the key and the vocabulary the token.
@@ -108,6 +110,18 @@ pub(super) fn token(
     }
 }
 
+/// The padding token. Nothing is computed with it, and many files name one that does not exist, so that is a note and no
+/// error.
+fn padding(metadata: &Metadata, count: usize, notes: &mut Vec<String>) -> Option<u32> {
+    match token(metadata, "tokenizer.ggml.padding_token_id", count) {
+        Ok(found) => found,
+        Err(why) => {
+            notes.push(format!("{why}; it counts as absent"));
+            None
+        }
+    }
+}
+
 impl Roles {
     /// Reads the roles, and corrects the kinds in `list` of tokens whose text says what they are.
     pub(super) fn read(
@@ -119,67 +133,21 @@ impl Roles {
         let count = list.len();
         let read = |key| token(metadata, key, count);
         let exists = |id: Option<u32>| id.filter(|&id| (id as usize) < count);
-        let first = |texts: &[&str]| texts.iter().find_map(|text| find(text));
         let bos = read("tokenizer.ggml.bos_token_id")?.or(exists(defaults.bos));
         let eos = read("tokenizer.ggml.eos_token_id")?.or(exists(defaults.eos));
         let unknown = read("tokenizer.ggml.unknown_token_id")?.or(exists(defaults.unknown));
-        let eot = read("tokenizer.ggml.eot_token_id")?.or(first(END_OF_TURN));
-        let eom = read("tokenizer.ggml.eom_token_id")?;
-        read("tokenizer.ggml.padding_token_id")?;
-
-        let mut ends: Vec<u32> = [eos, eot, eom].into_iter().flatten().collect();
-        for id in metadata.u32s(END_IDS)?.unwrap_or_default() {
-            if id as usize >= count {
-                let (file, key) = (metadata.file().to_path_buf(), END_IDS);
-                return Err(TokenizerError::Id {
-                    file,
-                    key,
-                    id,
-                    count,
-                });
-            }
-            ends.push(id);
-        }
-        for text in END_OF_TURN.iter().chain(END_OF_GENERATION) {
-            if let Some(id) = find(text) {
-                list.kinds[id as usize] = Kind::Control;
-                ends.push(id);
-            }
-        }
-        for (marks, ends_text) in [(FILL_ENDS, true), (FILL_MARKS, false)] {
-            for &(key, texts) in marks {
-                let named = read(key)?;
-                if let (None, Some(id)) = (named, first(texts)) {
-                    list.kinds[id as usize] = Kind::Control;
-                }
-                ends.extend(named.or(first(texts)).filter(|_| ends_text));
-            }
-        }
-        for id in ALWAYS_SHOWN.iter().filter_map(|text| find(text)) {
-            list.kinds[id as usize] = Kind::UserDefined;
-        }
-        // Two kinds of vocabulary use a name from the lists for something else.
-        let both = |a: &str, b: &str| find(a).is_some() && find(b).is_some();
-        let mut not_an_end = |text: &str, kind| {
-            if let Some(id) = find(text) {
-                list.kinds[id as usize] = kind;
-                ends.retain(|&end| end != id);
-            }
-        };
-        if both("<|return|>", "<|call|>") || both("<|calls|>", "<|flush|>") {
-            not_an_end("<|end|>", Kind::UserDefined);
-        }
-        if find("<|tool_response>").is_some() {
-            not_an_end("</s>", Kind::Normal);
-        }
+        let mut notes = Vec::new();
+        let padding = padding(metadata, count, &mut notes);
+        let mut ends = named_ends(metadata, count, &find)?;
+        ends.extend(eos);
+        by_text(metadata, list, &find, &mut ends)?;
         ends.sort_unstable();
         ends.dedup();
-
         let roles = Roles {
             bos,
             eos,
-            eot,
             unknown,
+            padding,
             add_bos: metadata
                 .bool("tokenizer.ggml.add_bos_token")?
                 .unwrap_or(defaults.add_bos),
@@ -187,19 +155,93 @@ impl Roles {
                 .bool("tokenizer.ggml.add_eos_token")?
                 .unwrap_or(false),
             ends,
+            notes,
         };
+        roles.check(metadata)?;
+        Ok(roles)
+    }
+
+    /// What is to be added has to be there.
+    fn check(&self, metadata: &Metadata) -> Result<(), TokenizerError> {
         let missing = |key, why| {
             let file = metadata.file().to_path_buf();
             Err(TokenizerError::Missing { file, key, why })
         };
-        if roles.add_bos && roles.bos.is_none() {
+        if self.add_bos && self.bos.is_none() {
             let why = "texts of this vocabulary begin with the BOS token";
             return missing("tokenizer.ggml.bos_token_id", why);
         }
-        if roles.add_eos && roles.eos.is_none() {
+        if self.add_eos && self.eos.is_none() {
             let why = "texts of this vocabulary end with the EOS token";
             return missing("tokenizer.ggml.eos_token_id", why);
         }
-        Ok(roles)
+        Ok(())
     }
+}
+
+/// The tokens that end a turn or a message by the file's keys, or else by the name that is preferred.
+fn named_ends(
+    metadata: &Metadata,
+    count: usize,
+    find: &impl Fn(&str) -> Option<u32>,
+) -> Result<Vec<u32>, TokenizerError> {
+    let eot = token(metadata, "tokenizer.ggml.eot_token_id", count)?;
+    let eot = eot.or_else(|| END_OF_TURN.iter().find_map(|text| find(text)));
+    let eom = token(metadata, "tokenizer.ggml.eom_token_id", count)?;
+    let mut ends: Vec<u32> = [eot, eom].into_iter().flatten().collect();
+    for id in metadata.u32s(END_IDS)?.unwrap_or_default() {
+        if id as usize >= count {
+            return Err(TokenizerError::Id {
+                file: metadata.file().to_path_buf(),
+                key: END_IDS,
+                id,
+                count,
+            });
+        }
+        ends.push(id);
+    }
+    Ok(ends)
+}
+
+/// Adds the tokens to `ends` whose text says that they end generation, and corrects the kinds of those in the lists.
+fn by_text(
+    metadata: &Metadata,
+    list: &mut TokenList,
+    find: &impl Fn(&str) -> Option<u32>,
+    ends: &mut Vec<u32>,
+) -> Result<(), TokenizerError> {
+    for text in END_OF_TURN.iter().chain(END_OF_GENERATION) {
+        if let Some(id) = find(text) {
+            list.kinds[id as usize] = Kind::Control;
+            ends.push(id);
+        }
+    }
+    for (marks, ends_text) in [(FILL_ENDS, true), (FILL_MARKS, false)] {
+        for &(key, texts) in marks {
+            let named = token(metadata, key, list.len())?;
+            let first = texts.iter().find_map(|text| find(text));
+            if let (None, Some(id)) = (named, first) {
+                list.kinds[id as usize] = Kind::Control;
+            }
+            ends.extend(named.or(first).filter(|_| ends_text));
+        }
+    }
+    for id in ALWAYS_SHOWN.iter().filter_map(|text| find(text)) {
+        list.kinds[id as usize] = Kind::UserDefined;
+    }
+    // Two kinds of vocabulary use a name from the lists for something else.
+    let both = |a: &str, b: &str| find(a).is_some() && find(b).is_some();
+    let mut not_an_end = |text: &str, kind| {
+        if let Some(id) = find(text) {
+            list.kinds[id as usize] = kind;
+            ends.retain(|&end| end != id);
+        }
+    };
+    if both("<|return|>", "<|call|>") || both("<|calls|>", "<|flush|>") {
+        not_an_end("<|end|>", Kind::UserDefined);
+    }
+    if find("<|tool_response>").is_some() {
+        not_an_end("</s>", Kind::Normal);
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 
 /// What a token is for. The numbers are those of `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Text.
     Normal = 1,
     /// Stands for what the vocabulary cannot say.
@@ -210,7 +210,7 @@ impl Pieces {
 }
 
 /// The byte that a text such as `<0x0A>` names.
-pub(super) fn byte_of(text: &str) -> Option<u8> {
+pub(crate) fn byte_of(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
     let hexadecimal = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     hexadecimal.then(|| u8::from_str_radix(digits, 16).ok())?

@@ -53,6 +53,16 @@ fn start(mut command: Command) -> Child {
         .expect("the binary starts")
 }
 
+/// Asserts how a conversation ends in which entries failed: each was told when it did, and all at the end.
+fn failed(ran: &Ran, code: i32, parts: &[&str]) {
+    assert_eq!(ran.code, Some(code), "{ran:?}");
+    for part in parts {
+        assert!(ran.stderr.contains(part), "no {part:?} in {ran:?}");
+    }
+    let last = ran.stderr.lines().last().unwrap_or_default();
+    assert!(last.ends_with("failed, as told above"), "{ran:?}");
+}
+
 fn interrupt(child: &Child) {
     let mut kill = Command::new("kill");
     let status = kill.args(["-INT", &child.id().to_string()]).status();
@@ -64,8 +74,9 @@ fn a_conversation_through_a_pipe() {
     let talks = Talks::new();
     let input = b"hello\n/stats\nonce \\\nupon\n/stats\n\n/bogus\n\"\"\"\n/reset\n\"\"\"\n/save a.json\n/reset\n/stats\nhello\n/exit\nnever\n";
     let ran = talks.say(&[], input);
-    ran.expect(
-        0,
+    failed(
+        &ran,
+        3,
         &[
             "unknown command /bogus; there are /system, /reset, /save, /load, /stats, /help, /exit",
             // <|im_start|>uhello<|im_end|><|im_start|>a, a token a letter; then eight, the last of which is not computed.
@@ -155,15 +166,21 @@ fn a_conversation_survives_what_goes_wrong() {
     input.extend_from_slice(&[b"Z".repeat(300).as_slice(), b"\n"].concat());
     input.extend_from_slice("é\nhello\n/stats\n".as_bytes());
     let ran = talks.say(&[], &input);
-    ran.expect(0, &[
-        "error: not UTF-8 text: bad byte 5 of a line",
-        "error: /nowhere/at/all.json: cannot save: ",
-        "error: .: cannot save: ",
-        "error: none.json: cannot read: ",
-        "error: list.json: not a saved conversation: the last message has no answer",
-        "error: the message alone makes 305 tokens, and the context holds 256: shorten it or raise --ctx",
-        "conversation: 3 turns",
-    ]);
+    failed(
+        &ran,
+        3,
+        &[
+            "error: not UTF-8 text: bad byte 5 of a line",
+            "error: /nowhere/at/all.json: cannot save: ",
+            "error: .: cannot save: ",
+            "error: none.json: cannot read: ",
+            "error: list.json: not a saved conversation: the last message has no answer",
+            "error: the message alone makes 305 tokens, and the context holds 256: shorten it or raise --ctx",
+            "conversation: 3 turns",
+            "error: 6 entries failed, as told above",
+            "note: the vocabulary cannot spell 'é', which is in the message",
+        ],
+    );
     assert!(!ran.stderr.contains("panicked"), "{ran:?}");
     // Without the accidents the answers are the same.
     let calm = talks.say(&[], "hello\né\nhello\n".as_bytes());
@@ -179,9 +196,11 @@ fn templates_that_do_not_fit_are_one_line() {
     talks
         .say(&["--system", "x"], b"hello\n")
         .expect(3, &["talks.gguf: ", message]);
-    talks
-        .say(&[], b"/system x\nhello\n/system\n")
-        .expect(0, &[message, "(no system message)"]);
+    let ran = talks.say(&[], b"/system x\nhello\n/system\n");
+    let told = "error: one entry failed, as told above";
+    failed(&ran, 3, &[message, "(no system message)", told]);
+    let ran = talks.say(&[], b"hello\n/save /nowhere/at/all.json\n/exit\n");
+    failed(&ran, 1, &[told]);
     talks.bench.write("broken.jinja", "{{ messages\n[0 }}");
     let file = ["--template", "broken.jinja"];
     talks
@@ -229,8 +248,9 @@ fn a_full_context_is_never_silent() {
     // A turn makes 14 tokens at least: five fit into 64 with the beginning of the next.
     let input = b"AAAA\nBBBB\nCCCC\nDDDD\nEEEE\n/stats\n";
     let stopped = talks.say(&["--ctx", "64", "--max-tokens", "9"], input);
-    stopped.expect(
-        0,
+    failed(
+        &stopped,
+        3,
         &[
             "error: the conversation makes ",
             "the context holds 64: /reset, or start with --on-full slide",

@@ -1,7 +1,6 @@
 //! From conversations to tokens: what a message spells is never structure, and what ends an answer.
 
 use std::fs;
-use std::path::PathBuf;
 
 use greta_infer::chat::{
     ChatError, Conversation, Message, Prompter, Role, Source, built_in, built_in_names,
@@ -10,6 +9,8 @@ use greta_infer::chat::{
 use greta_infer::loader::Metadata;
 use greta_infer::sampler::Sampling;
 use greta_infer::tokenizer::{Encode, Tokenizer};
+
+use crate::support::skip::real_model;
 
 use super::toy::{self, TEMPLATE, now, prompter};
 
@@ -105,7 +106,11 @@ fn private_characters_are_nobodys_stand_ins() {
         "{guarded:?}"
     );
     assert_eq!(guarded.chars().count(), text.chars().count());
-    assert_eq!(guard.restore(guarded), text);
+    let original = |c| guard.pairs().iter().find(|pair| pair.0 == c);
+    let restored = guarded
+        .chars()
+        .map(|c| original(c).map_or(c, |pair| pair.1));
+    assert_eq!(restored.collect::<String>(), text);
     // Nothing to guard, nothing done; a model may say what a person may not.
     let (same, none) = greta_infer::chat::guard(&user("plain"), &spellings, &[], "");
     assert_eq!((same, none.pairs().len()), (user("plain"), 0));
@@ -123,8 +128,7 @@ fn private_characters_are_nobodys_stand_ins() {
 
 #[test]
 fn tokens_are_those_of_transformers() {
-    let Some(path) = std::env::var_os("GRETA_TEST_MODEL").map(PathBuf::from) else {
-        eprintln!("\n*** SKIPPED: set GRETA_TEST_MODEL. Nothing was checked. ***\n");
+    let Some(path) = real_model() else {
         return;
     };
     let json = |name: &str| {

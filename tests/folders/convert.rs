@@ -150,6 +150,39 @@ fn the_binary_converts() {
         .run(&["convert", &folder, "-o", "."])
         .expect(3, &["is a folder"]);
     assert_eq!(files().len(), before.len() + 2, "{:?}", files());
+    // Nor what the model is read from, by whatever name, which even force does not replace.
+    let own = super::copy("sharded");
+    let own = |name: &str| own.path().join(name).display().to_string();
+    for name in ["config.json", "model.safetensors.index.json"] {
+        bench
+            .run(&["convert", &own(""), "-o", &own(name), "--force"])
+            .expect(3, &[name, "of the model that is converted"]);
+    }
+    bench
+        .run(&["convert", "out.gguf", "-o", "./out.gguf", "--force"])
+        .expect(3, &["out.gguf", "of the model that is converted"]);
+    // What is replaced keeps its permissions, and a link its place.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let mode = |name: &str| {
+            let there = std::fs::metadata(bench.path(name)).expect("a file");
+            there.permissions().mode() & 0o777
+        };
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(bench.path("again.gguf"), private).expect("set");
+        symlink("again.gguf", bench.path("latest.gguf")).expect("a link");
+        bench
+            .run(&["convert", &folder, "-o", "latest.gguf"])
+            .expect(3, &["exists already"]);
+        bench
+            .run(&["convert", &folder, "-o", "latest.gguf", "--force"])
+            .expect(0, &[]);
+        assert!(bench.path("latest.gguf").is_symlink());
+        assert_eq!(mode("again.gguf"), 0o600);
+        assert_eq!(size("again.gguf"), size("out.gguf"));
+        std::fs::remove_file(bench.path("latest.gguf")).expect("removed");
+    }
     // A device's or a pipe's place is not taken, not even by force.
     #[cfg(unix)]
     {

@@ -1,8 +1,10 @@
 //! Folders that lie: each refusal is one line that names the file and both sides.
 
+use super::support::command::Bench;
 use super::writer::{self, Written};
 use super::{copy, edit, fixture, refusal, says};
 use greta_infer::dtype::DType;
+use greta_infer::loader::write_gguf;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -458,6 +460,31 @@ fn configs_are_refused_by_name() {
         &refusal(folder.path()),
         &["config.json: ", "more than 16777216 bytes"],
     );
+}
+
+/// Keys and values that move a terminal's cursor are shown escaped.
+#[test]
+fn what_a_file_says_is_printed_without_control_characters() {
+    let bench = Bench::new();
+    let folder = copy("llama");
+    let key = json!({"\u{1b}[2J": 1});
+    edit(folder.path(), "config.json", &key);
+    let model = folder.path().display().to_string();
+    let mut metadata = super::open(folder.path()).metadata().clone();
+    metadata.insert("llama.name", "\u{9b}2J");
+    let mut file = Vec::new();
+    write_gguf(&mut file, &metadata, &[], &|_| true).expect("written");
+    bench.write("named.gguf", file);
+    for (args, shown) in [
+        (["tokenize", "a", "--model", &model], "\\u{1b}[2J"),
+        (["info", "named.gguf", "--format", "text"], "\\u{9b}2J"),
+    ] {
+        let ran = bench.run(&args);
+        let all = format!("{}{}", ran.expect(0, &[]).stdout, ran.stderr);
+        assert!(all.contains(shown), "no {shown} in {all}");
+        let raw = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        assert!(!all.contains(raw), "{all:?}");
+    }
 }
 
 #[test]

@@ -126,6 +126,13 @@ fn parts_that_do_not_fit_are_named() {
         0,
         &[&names(1), "found split.no 0"],
     );
+    // Of many that are missing a few are named.
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = folder.path().join("toy-00001-of-60000.gguf");
+    keys(GgufWriter::new(), 0, 60_000, total).write(&path);
+    let message = refusal(&path);
+    says(&message, &["toy-00004-of-60000.gguf and 59996 more"]);
+    assert!(message.len() < 500, "{message}");
     // A name that is not the part's.
     let folder = tempfile::tempdir().expect("a directory");
     split(&toy, folder.path());

@@ -58,6 +58,21 @@ fn tokens_are_hugging_faces() {
     }
 }
 
+/// Nothing is computed with it, and some files say -1.
+#[test]
+fn a_padding_id_that_is_no_token_is_a_note() {
+    for (id, noted) in [(json!(-1), true), (json!(320), true), (json!(5), false)] {
+        let folder = copy("llama");
+        let change = json!({"pad_token_id": id});
+        super::edit(folder.path(), "config.json", &change);
+        let checkpoint = import(folder.path()).unwrap_or_else(|error| panic!("{error}"));
+        let notes = checkpoint.notes().join("; ");
+        assert_eq!(notes.contains("pad_token_id"), noted, "{id}: {notes}");
+        let key = "tokenizer.ggml.padding_token_id";
+        assert_eq!(checkpoint.metadata().get(key).is_none(), noted, "{id}");
+    }
+}
+
 #[test]
 fn what_cannot_be_translated_is_refused() {
     let check = |name: &str, change: &dyn Fn(&mut Value), parts: &[&str]| {

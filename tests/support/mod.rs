@@ -9,4 +9,5 @@ pub mod gguf_writer;
 pub mod oracle;
 pub mod planes;
 pub mod rng;
+pub mod skip;
 pub mod toy;

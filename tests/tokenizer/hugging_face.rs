@@ -147,7 +147,6 @@ fn turns_end_where_each_family_ends_them() {
     }
 }
 
-/// A megabyte without a space takes about ten times what a tenth of it takes.
 /// What this thread has computed for: other people's work on the machine does not count.
 #[cfg(unix)]
 fn thread_time() -> Duration {
@@ -161,6 +160,7 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// A megabyte without a space takes about ten times what a tenth of it takes.
 #[test]
 #[cfg(unix)]
 fn long_texts_take_time_in_proportion() {

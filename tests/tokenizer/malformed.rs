@@ -158,7 +158,7 @@ fn a_byte_level_vocabulary_names_what_is_wrong() {
         types(&[1, 6, 1, 1, 1, 1]),
         "tokenizer.ggml.tokens[1]: expected a byte token such as <0x0A>, found \"b\"",
     );
-    for key in ["bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad"] {
+    for key in ["bos", "eos", "eot", "eom", "unknown", "fim_pad"] {
         let key = format!("{key}_token_id");
         let expected =
             format!("tokenizer.ggml.{key}: token 6 does not exist; the vocabulary has 6 tokens");
@@ -174,6 +174,24 @@ fn a_byte_level_vocabulary_names_what_is_wrong() {
         Some(Value::from("yes")),
         "tokenizer.ggml.add_bos_token",
     );
+}
+
+#[test]
+fn a_padding_token_that_does_not_exist_is_a_note() {
+    for (id, padding, notes) in [
+        (Value::U32(5), Some(5), 0),
+        (Value::U32(6), None, 1),
+        (Value::I32(-1), None, 1),
+    ] {
+        let mut metadata = byte_level();
+        metadata.insert("tokenizer.ggml.padding_token_id", id);
+        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
+        assert_eq!(tokenizer.padding(), padding);
+        assert_eq!(tokenizer.notes().len(), notes, "{:?}", tokenizer.notes());
+        for note in tokenizer.notes() {
+            assert!(note.contains("padding_token_id"), "{note}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Text that comes token by token: whole characters only, and the same in the end.
 
-use super::{PLAIN, toy};
-use greta_infer::tokenizer::Tokenizer;
+use super::{Fixture, PLAIN, toy};
+use greta_infer::loader::Array;
+use greta_infer::tokenizer::{Tokenizer, WHOLE_IDS};
 
 /// The text that each id releases, and what is left at the end.
 fn released(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
@@ -105,6 +106,15 @@ fn the_space_before_a_text_is_removed_at_its_start_only() {
     assert_eq!(tokenizer.decode(&with_bos, true), "<s> the the");
     // A continuation keeps its space: it separates the new text from the old.
     assert_eq!(released(&tokenizer, &ids).concat(), " the the");
+    // None was put before a token that is taken whole, and so none is removed.
+    let fixture = Fixture::read("scored.json");
+    let mut metadata = fixture.metadata(&fixture.cases[0]);
+    let spaces = fixture.tokens.iter().position(|token| token == "▁▁");
+    let spaces = spaces.expect("it is there") as u32;
+    metadata.insert(WHOLE_IDS, Array::from(&[spaces][..]));
+    let whole = Tokenizer::from_metadata(&metadata).unwrap();
+    assert_eq!(whole.encode("▁▁", PLAIN).unwrap(), [spaces]);
+    assert_eq!(whole.decode(&[spaces], false), "  ");
     let bare = toy("scored.json", 1);
     let ids = bare.encode(" the", PLAIN).unwrap();
     assert_eq!(bare.decode(&ids, false), " the");

@@ -17,12 +17,13 @@ mod plot;
 mod report;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::args::{BenchArgs, Format};
 use super::config::Config;
 use super::error::CliError;
 use super::load::{self, Loaded, Wanted};
+use super::profile::Measured;
 use super::progress::Progress;
 use super::{output, profile, whole_file};
 use crate::model::Logits;
@@ -42,39 +43,12 @@ const PROFILED_STEPS: usize = 20;
 const PROFILED_CHUNKS: usize = 5;
 
 pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
-    let mut config = Config::load(&args.model).map_err(CliError::input)?;
-    config
-        .apply_session(&args.session)
-        .map_err(CliError::input)?;
-    config.apply_sampling(&args.sampling);
-    config.sampling.validate().map_err(CliError::input)?;
-    let needed = args.prompt_tokens.max(args.tokens);
-    if let Some(context) = config.context.filter(|&context| context < needed) {
-        let text =
-            format!("a context of {context} does not hold the {needed} tokens that are timed");
-        return Err(CliError::Input(text));
-    }
+    let config = configured(args)?;
     if let Some(file) = &args.plot {
         plot::check(file)?;
     }
     let progress = Progress::new(args.output.quiet);
-    let wanted = Wanted {
-        context_at_least: needed,
-        logits: Logits::Last,
-        progress: &progress,
-    };
-    let (mut session, tokenizer, load_time) = if args.random_weights {
-        let (session, time) = load::load_random(&config, &args.weights_type, &wanted)?;
-        (session, None, time)
-    } else {
-        let Loaded {
-            session,
-            tokenizer,
-            load_time,
-            ..
-        } = load::load(&config, &wanted)?;
-        (session, Some(tokenizer), load_time)
-    };
+    let (mut session, tokenizer, load_time) = loaded(args, &config, &progress)?;
     if let Some(file) = &args.tune {
         return tune(&session, file);
     }
@@ -86,9 +60,11 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
     first_token(&mut session, &first)?;
     let first_token_time = process_start.elapsed();
 
-    let stream = session
-        .stream_bytes_per_second()
-        .map_err(CliError::runtime)?;
+    let streamed = |session: &Session| {
+        let measured = session.stream_bytes_per_second();
+        measured.map_err(CliError::runtime)
+    };
+    let stream = streamed(&session)?;
     let bar = progress.steps("runs", args.repeat as u64);
     let mut runs = Vec::new();
     run_once(&mut session, args)?;
@@ -101,22 +77,14 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         first_token(session, tokens).map(drop)
     })?;
     // The most that was seen, since others' load can only lower it.
-    let stream = stream.max(
-        session
-            .stream_bytes_per_second()
-            .map_err(CliError::runtime)?,
-    );
-    let model = match (&config.name, args.random_weights) {
-        (_, true) => format!("random {} weights", args.weights_type),
-        (Some(name), false) if args.model.model.is_none() => name.clone(),
-        _ => config.sources[0].origin.to_string(),
-    };
+    let stream = stream.max(streamed(&session)?);
     let timings = Timings {
         load: load_time,
         first_token: first_token_time,
         stream,
         copy: session.copy_bytes_per_second().map_err(CliError::runtime)?,
     };
+    let model = model_name(args, &config);
     let mut json = summary(&session, &runs, args, model, &timings)?;
     json.first_tokens = first::judge(&session, &first_tokens, stream);
     if args.compare.is_some() {
@@ -127,20 +95,11 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         }
         json.compare = Some(compared);
     }
-    let mut measured = Vec::new();
-    if args.profile {
-        let step = profile::position(args.position, 1, session.context())?;
-        // A prompt begins with an empty cache.
-        let parts = [
-            (Part::Decode, step, PROFILED_STEPS),
-            (Part::Prompt, 0, PROFILED_CHUNKS),
-        ];
-        for (part, position, steps) in parts {
-            let found = profile::measure(&mut session, part, position, steps, stream)?;
-            measured.push((part, found));
-        }
-    }
-    let recorded = measured.iter().map(|(part, m)| m.recorded(&session, *part));
+    let profiled = match args.profile {
+        true => profiled(args, &mut session, stream)?,
+        false => Vec::new(),
+    };
+    let recorded = profiled.iter().map(|(part, m)| m.recorded(&session, *part));
     match args.output.format {
         Format::Json => {
             let mut documents = recorded.map(|r| runtime::recorded::document(&r));
@@ -154,6 +113,78 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
             output::text(&(table(&json) + &summaries))
         }
     }
+}
+
+/// Tokens that a context must hold.
+fn needed(args: &BenchArgs) -> usize {
+    args.prompt_tokens.max(args.tokens)
+}
+
+fn configured(args: &BenchArgs) -> Result<Config, CliError> {
+    let mut config = Config::load(&args.model).map_err(CliError::input)?;
+    config
+        .apply_session(&args.session)
+        .map_err(CliError::input)?;
+    config.apply_sampling(&args.sampling);
+    config.sampling.validate().map_err(CliError::input)?;
+    let needed = needed(args);
+    if let Some(context) = config.context.filter(|&context| context < needed) {
+        let text =
+            format!("a context of {context} does not hold the {needed} tokens that are timed");
+        return Err(CliError::Input(text));
+    }
+    Ok(config)
+}
+
+/// The session, the tokenizer of a model that is not made up, and how long loading took.
+fn loaded(
+    args: &BenchArgs,
+    config: &Config,
+    progress: &Progress,
+) -> Result<(Session, Option<Tokenizer>, Duration), CliError> {
+    let wanted = Wanted {
+        context_at_least: needed(args),
+        logits: Logits::Last,
+        progress,
+    };
+    if args.random_weights {
+        let (session, time) = load::load_random(config, &args.weights_type, &wanted)?;
+        return Ok((session, None, time));
+    }
+    let Loaded {
+        session,
+        tokenizer,
+        load_time,
+        ..
+    } = load::load(config, &wanted)?;
+    Ok((session, Some(tokenizer), load_time))
+}
+
+fn model_name(args: &BenchArgs, config: &Config) -> String {
+    match (&config.name, args.random_weights) {
+        (_, true) => format!("random {} weights", args.weights_type),
+        (Some(name), false) if args.model.model.is_none() => name.clone(),
+        _ => config.sources[0].origin.to_string(),
+    }
+}
+
+/// Where the time of a step and of a prompt's chunk goes.
+fn profiled(
+    args: &BenchArgs,
+    session: &mut Session,
+    stream: f64,
+) -> Result<Vec<(Part, Measured)>, CliError> {
+    let step = profile::position(args.position, 1, session.context())?;
+    // A prompt begins with an empty cache.
+    let parts = [
+        (Part::Decode, step, PROFILED_STEPS),
+        (Part::Prompt, 0, PROFILED_CHUNKS),
+    ];
+    let measure = |(part, position, steps)| {
+        let found = profile::measure(session, part, position, steps, stream)?;
+        Ok((part, found))
+    };
+    parts.into_iter().map(measure).collect()
 }
 
 /// Writes the device's tuning table.

@@ -1,7 +1,8 @@
 //! `chat`: a conversation at a terminal, or by lines through a pipe.
 //!
 //! Answers go to standard output; everything else goes to standard error. Whatever goes wrong with a message or a
-//! command is one line there, and the conversation goes on.
+//! command is one line there, and the conversation goes on. Without a terminal, where nobody may have seen that line, the
+//! process then ends with an error as well.
 
 mod command;
 mod input;
@@ -68,7 +69,12 @@ pub fn run(args: &ChatArgs) -> Result<(), CliError> {
     if input.is_terminal() {
         output::note(args.quiet, &talk.greeting());
     }
-    converse(&mut talk, &mut input)
+    talk.note_lost();
+    converse(&mut talk, &mut input)?;
+    match input.is_terminal() {
+        true => Ok(()),
+        false => talk.outcome(),
+    }
 }
 
 /// Entries until there are no more.
@@ -78,7 +84,7 @@ fn converse(talk: &mut Talk, input: &mut Input) -> Result<(), CliError> {
         let entry = match input.next()? {
             Event::Entry(entry) => entry,
             Event::Unreadable(why) => {
-                talk.complain(&why);
+                talk.complain(CliError::Input(why));
                 continue;
             }
             Event::AskedToLeave if asked_to_leave => return Ok(()),
@@ -94,7 +100,7 @@ fn converse(talk: &mut Talk, input: &mut Input) -> Result<(), CliError> {
             Command::Nothing => {}
             Command::Exit => return Ok(()),
             Command::Help => talk.tell(&command::help()),
-            Command::Wrong(why) => talk.complain(&why),
+            Command::Wrong(why) => talk.complain(CliError::Input(why)),
             Command::Say(text) => talk.say(&text)?,
             Command::Reset => talk.reset(),
             Command::Stats => talk.tell(&talk.statistics()),
@@ -102,11 +108,11 @@ fn converse(talk: &mut Talk, input: &mut Input) -> Result<(), CliError> {
             Command::SetSystem(text) => talk.set_system(text),
             Command::Save(path) => match save::save(talk.conversation(), &path) {
                 Ok(()) => talk.tell(&format!("saved to {}", path.display())),
-                Err(error) => talk.complain(&error.to_string()),
+                Err(error) => talk.complain(error),
             },
             Command::Load(path) => match save::load(&path) {
                 Ok(conversation) => talk.set_conversation(conversation),
-                Err(error) => talk.complain(&error.to_string()),
+                Err(error) => talk.complain(error),
             },
         }
     }

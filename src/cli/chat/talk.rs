@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use super::super::args::OnFull;
 use super::super::config::Config;
-use super::super::error::{CliError, one_line};
+use super::super::error::CliError;
 use super::super::output::{self, figure, per_second, printable};
-use super::super::{generate, interrupt};
-use crate::chat::{ChatError, Conversation, Prompter, fit};
+use super::super::{generate, interrupt, text as texts};
+use crate::chat::{Conversation, Prompter, fit};
 use crate::generate::{Finish, Full, Generation, Generator, Settings};
 use crate::runtime::Session;
 use crate::sampler::Sampling;
@@ -52,7 +52,15 @@ pub struct Talk<'t> {
     rules: Rules,
     conversation: Conversation,
     last: Option<Last>,
+    failures: Failures,
     quiet: bool,
+}
+
+/// Entries that came to nothing.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    first: Option<CliError>,
 }
 
 /// Figures of the last answer.
@@ -77,6 +85,7 @@ impl<'t> Talk<'t> {
             rules,
             conversation,
             last: None,
+            failures: Failures::default(),
             quiet,
         }
     }
@@ -91,8 +100,24 @@ impl<'t> Talk<'t> {
     }
 
     /// A line that says what went wrong. It is shown even if the rest is not.
-    pub fn complain(&self, why: &str) {
-        let _nobody = writeln!(std::io::stderr(), "error: {}", printable(&one_line(why)));
+    pub fn complain(&mut self, why: CliError) {
+        let line = printable(&why.to_string());
+        let _nobody = writeln!(std::io::stderr(), "error: {line}");
+        self.failures.count += 1;
+        self.failures.first.get_or_insert(why);
+    }
+
+    /// How a conversation ends that nobody has watched: with an error of the first failure's kind if there was one.
+    pub fn outcome(&self) -> Result<(), CliError> {
+        let text = match self.failures.count {
+            1 => "one entry failed, as told above".to_string(),
+            count => format!("{count} entries failed, as told above"),
+        };
+        match &self.failures.first {
+            None => Ok(()),
+            Some(CliError::Input(_)) => Err(CliError::Input(text)),
+            Some(_) => Err(CliError::Runtime(text)),
+        }
     }
 
     /// The first line.
@@ -116,6 +141,13 @@ impl<'t> Talk<'t> {
         }
     }
 
+    /// Says what the vocabulary lacks for the system message.
+    pub fn note_lost(&self) {
+        if let Some(text) = &self.conversation.system {
+            texts::note_lost(self.tokenizer, "the system message", text, self.quiet);
+        }
+    }
+
     /// Sets the system message, if the template has a place for it.
     pub fn set_system(&mut self, text: Option<String>) {
         let before = std::mem::replace(&mut self.conversation.system, text);
@@ -126,10 +158,13 @@ impl<'t> Talk<'t> {
             Ok(_) if self.conversation.system.is_none() => {
                 self.tell("(there is no system message now)");
             }
-            Ok(_) => self.tell("(the system message is set)"),
+            Ok(_) => {
+                self.note_lost();
+                self.tell("(the system message is set)");
+            }
             Err(error) => {
                 self.conversation.system = before;
-                self.complain(&error.to_string());
+                self.complain(CliError::input(error));
             }
         }
     }
@@ -148,12 +183,13 @@ impl<'t> Talk<'t> {
                 self.conversation = conversation;
                 self.tell(&format!("({} turns)", self.conversation.turns().len()));
             }
-            Err(error) => self.complain(&error.to_string()),
+            Err(error) => self.complain(CliError::input(error)),
         }
     }
 
     /// Says `text` and streams the answer. What goes wrong is told, and then nothing was said.
     pub fn say(&mut self, text: &str) -> Result<(), CliError> {
+        texts::note_lost(self.tokenizer, "the message", text, self.quiet);
         let mut said = String::new();
         let mut lost = None;
         let answered = self.answer(text, &mut |piece| {
@@ -176,7 +212,7 @@ impl<'t> Talk<'t> {
         let last = match answered {
             Ok(last) => last,
             Err(why) => {
-                self.complain(&why);
+                self.complain(why);
                 return Ok(());
             }
         };
@@ -209,27 +245,21 @@ impl<'t> Talk<'t> {
         &mut self,
         text: &str,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Last, String> {
+    ) -> Result<Last, CliError> {
         let (context, keep, quiet) = (self.session.context() as usize, self.rules.keep, self.quiet);
         let slides = self.rules.on_full == OnFull::Slide;
         let (prompter, conversation) = (&self.prompter, &mut self.conversation);
-        let say = |error: ChatError| error.to_string();
         let messages = conversation.messages(Some(text));
-        let mut tokens = prompter.tokens(&messages, true).map_err(say)?;
+        let mut tokens = prompter.tokens(&messages, true).map_err(CliError::input)?;
         if tokens.len() >= context {
             let fitted = match slides {
-                true => fit(prompter, conversation, text, &[], context, keep).map_err(say)?,
+                true => fit(prompter, conversation, text, &[], context, keep)
+                    .map_err(CliError::input)?,
                 false => None,
             };
             let Some(fitted) = fitted else {
-                return Err(too_long(
-                    prompter,
-                    conversation,
-                    text,
-                    tokens.len(),
-                    context,
-                    slides,
-                ));
+                let why = too_long(prompter, conversation, text, tokens.len(), context, slides);
+                return Err(CliError::Input(why));
             };
             output::note(quiet, &slid(fitted.hidden, fitted.tokens.len(), context));
             tokens = fitted.tokens;
@@ -245,7 +275,7 @@ impl<'t> Talk<'t> {
                 }
                 Ok(None) => None,
                 Err(error) => {
-                    problem = Some(error.to_string());
+                    problem = Some(CliError::input(error));
                     None
                 }
             };
@@ -255,7 +285,7 @@ impl<'t> Talk<'t> {
             generator = generator.on_full(&mut on_full);
         }
         let generation = generator.run(&tokens, &interrupt::asked, on_text);
-        let generation = generation.map_err(|error| CliError::runtime(error).to_string())?;
+        let generation = generation.map_err(generate::error)?;
         match problem {
             Some(problem) => Err(problem),
             None => Ok(Last {

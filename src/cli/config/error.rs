@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::model::line_and_column;
+
 /// What is wrong with a configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -58,14 +60,4 @@ impl Located<'_> {
         let span = error.span().unwrap_or(0..0);
         self.error(span, super::super::error::one_line(error.message()))
     }
-}
-
-/// Line and column, both from 1 and the column in characters, of the byte at `offset`.
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    let line_start = before.iter().rposition(|&byte| byte == b'\n');
-    let start = line_start.map_or(0, |newline| newline + 1);
-    let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-    (line, column)
 }

@@ -58,6 +58,10 @@ pub struct Config {
     pub threads: usize,
     /// Context capacity in tokens; `None` takes the model's own, at most [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
+    /// The file that says `threads`, if no flag does; for errors about the number.
+    pub threads_file: Option<PathBuf>,
+    /// The same of `context`.
+    pub context_file: Option<PathBuf>,
     /// What the KV cache's elements are.
     pub kv_type: KvType,
     /// Rows of the prompt that are computed at once, at most; 0: what suits the device.
@@ -110,6 +114,8 @@ impl Default for Config {
             device: DeviceChoice::Auto,
             threads: 0,
             context: None,
+            threads_file: None,
+            context_file: None,
             kv_type: KvType::F16,
             chunk_rows: 0,
             prompt_precision: PromptPrecision::default(),
@@ -273,6 +279,15 @@ impl Config {
         }
         set(&mut self.chunk_rows, session.chunk_rows);
         set(&mut self.threads, session.threads);
+        let file = |number: Option<usize>| number.map(|_| Some(at.file.to_path_buf()));
+        set(
+            &mut self.threads_file,
+            file(session.threads.filter(|&n| n > 0)),
+        );
+        set(
+            &mut self.context_file,
+            file(session.context.filter(|&n| n > 0)),
+        );
         set(
             &mut self.context,
             session.context.map(|n| (n > 0).then_some(n)),
@@ -285,13 +300,30 @@ impl Config {
     /// Lays the session's flags over this configuration.
     pub fn apply_session(&mut self, args: &SessionArgs) -> Result<(), ConfigError> {
         set(&mut self.threads, args.threads);
-        set(&mut self.context, args.ctx.map(Some));
+        set(&mut self.threads_file, args.threads.map(|_| None));
+        self.apply_context(args.ctx);
         set(&mut self.device, args.device);
         set(&mut self.kv_type, args.kv_type);
         set(&mut self.prompt_precision, args.prompt_precision);
         self.eager |= args.eager;
         set(&mut self.overlap, args.overlap.map(|s| s == Switch::On));
         Ok(())
+    }
+
+    /// Lays `--ctx` over this configuration.
+    pub fn apply_context(&mut self, ctx: Option<usize>) {
+        set(&mut self.context, ctx.map(Some));
+        set(&mut self.context_file, ctx.map(|_| None));
+    }
+
+    /// What errors call the number of threads: the flag, or the key and its file.
+    pub fn threads_name(&self) -> String {
+        name_of("--threads", "threads", self.threads_file.as_deref())
+    }
+
+    /// What errors call the context capacity.
+    pub fn context_name(&self) -> String {
+        name_of("--ctx", "context", self.context_file.as_deref())
     }
 
     /// Lays the flags that say when a text ends over this configuration.
@@ -360,6 +392,14 @@ impl Config {
         self.context.unwrap_or_else(|| {
             trained.map_or(DEFAULT_CONTEXT, |trained| trained.min(DEFAULT_CONTEXT))
         })
+    }
+}
+
+/// A number of the session as errors call it: its flag, or its key in the file that says it.
+fn name_of(flag: &str, key: &str, file: Option<&Path>) -> String {
+    match file {
+        None => flag.to_string(),
+        Some(file) => format!("{}: session.{key}", file.display()),
     }
 }
 

@@ -276,6 +276,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.sampling.seed, 4);
     assert_eq!(config.threads, 2);
     assert_eq!(config.context_for(Some(50)), 100);
+    assert_eq!(config.context_name(), "--ctx");
 
     let hip = SessionArgs {
         device: Some(DeviceChoice::Hip(Some(1))),

@@ -124,18 +124,6 @@ fn write_stamp(stamp: &Path, text: &str) -> io::Result<()> {
     fs::rename(&part, stamp)
 }
 
-/// Makes a finished file durable under its final name: content first, then the name. On most systems a name can be
-/// replaced atomically, so nobody ever sees half a file there.
-pub fn publish(part: &Path, file: &Path) -> io::Result<()> {
-    File::open(part)?.sync_all()?;
-    fs::rename(part, file)?;
-    if let Some(directory) = file.parent() {
-        // Not every file system can sync a directory; the name then becomes durable a little later.
-        let _best_effort = File::open(directory).and_then(|directory| directory.sync_all());
-    }
-    Ok(())
-}
-
 /// Excludes other processes that want to fill the same entry, until dropped. Where the file system cannot lock, nobody
 /// is excluded: each process then downloads into a directory of its own, and the last one wins.
 pub struct Lock {

@@ -21,7 +21,7 @@ use super::cache::{self, Cache};
 use super::{Digest, Reason};
 use crate::cli::error::chain;
 use crate::cli::progress::Progress;
-use crate::loader::{Folder, safetensors_files};
+use crate::loader::{Folder, INDEX, WHOLE, safetensors_files};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(60);
@@ -93,8 +93,6 @@ pub fn obtain(
 #[rustfmt::skip]
 const COMPANIONS: &[&str] = &["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
     "special_tokens_map.json", "chat_template.jinja", "chat_template.json"];
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Lies in a folder of our cache when everything else does.
 const MARK: &str = ".greta_infer-whole";
 

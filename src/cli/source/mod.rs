@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::progress::Progress;
-pub use cache::{Cache, publish};
+pub use cache::Cache;
 pub use digest::Digest;
 
 /// Where a model file may come from, and its checksum.

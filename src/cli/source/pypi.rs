@@ -17,6 +17,7 @@ use super::cache::{self, Cache, Lock};
 use super::{Digest, Reason};
 use crate::cli::error::one_line;
 use crate::cli::progress::Progress;
+use crate::cli::whole_file::publish;
 
 /// Environment variables that keep a dead index from holding us up; the user's own values win.
 const PATIENCE: [(&str, &str); 2] = [("PIP_DEFAULT_TIMEOUT", "10"), ("PIP_RETRIES", "1")];
@@ -60,7 +61,7 @@ pub fn obtain(
             removed: true,
         });
     }
-    cache::publish(&part, &file).map_err(Reason::cache(&file))?;
+    publish(&part, &file).map_err(Reason::cache(&file))?;
     let _unwritable_is_fine = cache::stamp(&file, &found);
     Ok(file)
 }

@@ -7,7 +7,8 @@
 //! * *SentencePiece's* (Llama 2, Mistral, Gemma), recognised by its byte fallback: the merges become scores (`scored`).
 //!
 //! GGUF has no keys for four things that change the tokens; the ones used here are this program's own, and other programs
-//! pass over them: [`NFC`], [`SPACE_PREFIX`], [`WHOLE_IDS`] and [`END_IDS`]. Whatever else a `tokenizer.json` can say is refused by name.
+//! pass over them: [`NFC`], [`SPACE_PREFIX`], [`WHOLE_IDS`] and [`END_IDS`]. Whatever else a `tokenizer.json` can say is
+//! refused by name.
 
 mod byte_level;
 mod parse;
@@ -18,20 +19,8 @@ use super::ImportError;
 use super::config::Config;
 use super::error::unsupported;
 use crate::loader::{Array, Folder, Metadata};
-use crate::tokenizer::{END_IDS, NFC, SPACE_PREFIX, WHOLE_IDS};
+use crate::tokenizer::{END_IDS, Kind, NFC, SPACE_PREFIX, WHOLE_IDS};
 use parse::{Parsed, TokenizerJson};
-
-/// `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-enum Kind {
-    Normal = 1,
-    Unknown = 2,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-    Byte = 6,
-}
 
 /// The tokens in order of their ids.
 struct Tokens {
@@ -64,7 +53,7 @@ pub(super) fn translate(
     to.insert("tokenizer.ggml.tokens", Array::strings(&tokens.texts));
     let kinds: Vec<i32> = tokens.kinds.iter().map(|&kind| kind as i32).collect();
     to.insert("tokenizer.ggml.token_type", Array::from(&kinds[..]));
-    special::translate(folder, config, &parsed, &mut notes, to)?;
+    special::translate(folder, config, &parsed, vocabulary, &mut notes, to)?;
     Ok(notes)
 }
 

@@ -9,6 +9,7 @@ use super::super::ImportError;
 use super::parse::Parsed;
 use super::{Kind, SPACE_PREFIX, Tokens, WHOLE_IDS};
 use crate::loader::{Array, Metadata};
+use crate::tokenizer::byte_of;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -46,7 +47,7 @@ pub(super) fn translate(
     }
     let mut whole = Vec::new();
     for (id, (text, kind)) in tokens.texts.iter().zip(&mut tokens.kinds).enumerate() {
-        if *kind == Kind::Normal && is_byte(text) {
+        if *kind == Kind::Normal && byte_of(text).is_some() {
             *kind = Kind::Byte;
         }
         // Hugging Face finds an added `▁▁` where somebody wrote that; of two spaces the merges make it, and it prints them.
@@ -81,15 +82,6 @@ pub(super) fn translate(
         }
     }
     Ok(())
-}
-
-fn is_byte(text: &str) -> bool {
-    let digits = text
-        .strip_prefix("<0x")
-        .and_then(|rest| rest.strip_suffix('>'));
-    digits.is_some_and(|digits| {
-        digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
 }
 
 /// How the files of the known converters say where spaces go.

@@ -31,103 +31,156 @@ impl Companion {
     }
 }
 
-/// Writes the special tokens, whether a text gets them, and the chat templates.
+/// The files besides `tokenizer.json` that say something of special tokens.
+struct Companions<'a> {
+    config: &'a Config,
+    parsed: &'a Parsed<'a>,
+    tokenizer_config: Companion,
+    special_tokens: Companion,
+    generation: Companion,
+}
+
+/// Writes the special tokens, whether a text gets them, and the chat templates. The model has `vocabulary` rows.
 pub(super) fn translate(
     folder: &Folder,
     config: &Config,
     parsed: &Parsed,
+    vocabulary: u32,
     notes: &mut Vec<String>,
     to: &mut Metadata,
 ) -> Result<(), ImportError> {
-    let tokenizer_config = Companion::read(folder, "tokenizer_config.json")?;
-    let special_tokens = Companion::read(folder, "special_tokens_map.json")?;
-    let generation = Companion::read(folder, "generation_config.json")?;
+    let companions = Companions {
+        config,
+        parsed,
+        tokenizer_config: Companion::read(folder, "tokenizer_config.json")?,
+        special_tokens: Companion::read(folder, "special_tokens_map.json")?,
+        generation: Companion::read(folder, "generation_config.json")?,
+    };
     let template = template(parsed)?;
-
-    let id_of = |text: &str| {
-        let added = parsed
-            .json
-            .added_tokens
-            .iter()
-            .find(|token| token.content == text);
-        added
-            .map(|token| token.id)
-            .or_else(|| parsed.json.model.vocab.get(text).copied())
+    let bos = match template.first {
+        None => companions.find("bos")?,
+        first => first,
     };
-    let find = |role: &str| -> Result<Option<u32>, ImportError> {
-        let key = format!("{role}_token");
-        let written = tokenizer_config
-            .token_text(&key)
-            .or_else(|| special_tokens.token_text(&key));
-        if let Some(id) = written.and_then(id_of) {
-            return Ok(Some(id));
-        }
-        Ok(config.tokens(&format!("{role}_token_id"))?.first().copied())
+    let eos = match template.last {
+        None => companions.find("eos")?,
+        last => last,
     };
-    let bos = template
-        .first
-        .map_or_else(|| find("bos"), |id| Ok(Some(id)))?;
-    let eos = template
-        .last
-        .map_or_else(|| find("eos"), |id| Ok(Some(id)))?;
-    let unknown = match &parsed.json.model.unk_token {
-        Some(text) => id_of(text),
-        None => None,
-    };
+    let unknown = parsed.json.model.unk_token.as_deref();
     let roles = [
-        ("tokenizer.ggml.bos_token_id", bos),
-        ("tokenizer.ggml.eos_token_id", eos),
-        ("tokenizer.ggml.unknown_token_id", unknown),
-        ("tokenizer.ggml.padding_token_id", find("pad")?),
+        ("bos", bos),
+        ("eos", eos),
+        ("unknown", unknown.and_then(|text| companions.id_of(text))),
+        ("padding", companions.padding(vocabulary, notes)),
     ];
-    for (key, id) in roles {
+    for (role, id) in roles {
         if let Some(id) = id {
-            to.insert(key, id);
+            to.insert(format!("tokenizer.ggml.{role}_token_id"), id);
         }
     }
-
-    // Hugging Face ends a text at any of these.
-    let mut ends = config.tokens("eos_token_id")?;
-    if let (Some(file), Some(found)) = (&generation.file, generation.map.get("eos_token_id")) {
-        ends.extend(tokens(file.path(), "eos_token_id", found)?);
-    }
-    ends.sort_unstable();
-    ends.dedup();
+    let ends = companions.ends()?;
     if ends.iter().any(|&id| Some(id) != eos) {
         to.insert(END_IDS, Array::from(&ends[..]));
     }
-
-    for (role, key, in_template, id) in [
-        (
-            "bos",
-            "tokenizer.ggml.add_bos_token",
-            template.first.is_some(),
-            bos,
-        ),
-        (
-            "eos",
-            "tokenizer.ggml.add_eos_token",
-            template.last.is_some(),
-            eos,
-        ),
+    for (role, in_template, id) in [
+        ("bos", template.first.is_some(), bos),
+        ("eos", template.last.is_some(), eos),
     ] {
-        let flag = tokenizer_config
-            .map
-            .get(&format!("add_{role}_token"))
-            .and_then(Value::as_bool);
-        // What the tokenizer itself does goes before what its Python class is told, where it does anything.
+        let does = (template.is_there, in_template);
+        let add = companions.adds(folder, role, does, id, notes);
+        to.insert(format!("tokenizer.ggml.add_{role}_token"), add);
+    }
+    sampling(&companions.generation, to)?;
+    chat_templates(folder, &companions.tokenizer_config, to)
+}
+
+impl Companions<'_> {
+    /// The token with a text.
+    fn id_of(&self, text: &str) -> Option<u32> {
+        let json = &self.parsed.json;
+        let added = json.added_tokens.iter().find(|token| token.content == text);
+        added
+            .map(|token| token.id)
+            .or_else(|| json.model.vocab.get(text).copied())
+    }
+
+    /// The token that the tokenizer's files name for a role, by its text.
+    fn named(&self, role: &str) -> Option<u32> {
+        let key = format!("{role}_token");
+        let written = self
+            .tokenizer_config
+            .token_text(&key)
+            .or_else(|| self.special_tokens.token_text(&key));
+        written.and_then(|text| self.id_of(text))
+    }
+
+    /// The token of a role: by its text, or else by the id in `config.json`.
+    fn find(&self, role: &str) -> Result<Option<u32>, ImportError> {
+        let by_id = || self.config.tokens(&format!("{role}_token_id"));
+        match self.named(role) {
+            None => Ok(by_id()?.first().copied()),
+            named => Ok(named),
+        }
+    }
+
+    /// The padding token. Nothing is computed with it, and some files say -1 where there is none, so an id that is no
+    /// token counts as absent.
+    fn padding(&self, vocabulary: u32, notes: &mut Vec<String>) -> Option<u32> {
+        const KEY: &str = "pad_token_id";
+        if let Some(id) = self.named("pad") {
+            return Some(id);
+        }
+        let why = match self.config.tokens(KEY).as_deref() {
+            Ok([]) => return None,
+            Ok([id, ..]) if *id < vocabulary => return Some(*id),
+            Ok([id, ..]) => {
+                let file = self.config.file().display();
+                format!("{file}: {KEY}: token {id} does not exist; the model has {vocabulary}")
+            }
+            Err(why) => why.to_string(),
+        };
+        notes.push(format!("{why}; it counts as absent"));
+        None
+    }
+
+    /// The tokens at which Hugging Face ends a text, any of them.
+    fn ends(&self) -> Result<Vec<u32>, ImportError> {
+        const KEY: &str = "eos_token_id";
+        let mut ends = self.config.tokens(KEY)?;
+        let generation = &self.generation;
+        if let (Some(file), Some(found)) = (&generation.file, generation.map.get(KEY)) {
+            ends.extend(tokens(file.path(), KEY, found)?);
+        }
+        ends.sort_unstable();
+        ends.dedup();
+        Ok(ends)
+    }
+
+    /// Whether a text gets the token `id` of a role, where `tokenizer.json` has a template and whether that one adds it:
+    /// what the tokenizer itself does goes before what its Python class is told, where it does anything.
+    fn adds(
+        &self,
+        folder: &Folder,
+        role: &str,
+        (template, in_template): (bool, bool),
+        id: Option<u32>,
+        notes: &mut Vec<String>,
+    ) -> bool {
+        let key = format!("add_{role}_token");
+        let flag = self.tokenizer_config.map.get(&key).and_then(Value::as_bool);
         let add = match flag {
-            Some(flag) if !template.is_there => flag && id.is_some(),
+            Some(flag) if !template => flag && id.is_some(),
             _ => in_template,
         };
         if flag.is_some_and(|flag| flag != add) {
             let does = if add { "adds" } else { "does not add" };
-            notes.push(format!("{}: add_{role}_token differs from tokenizer.json, which {does} one and is followed", folder.path().join("tokenizer_config.json").display()));
+            let file = folder.path().join("tokenizer_config.json");
+            notes.push(format!(
+                "{}: {key} differs from tokenizer.json, which {does} one and is followed",
+                file.display()
+            ));
         }
-        to.insert(key, add);
+        add
     }
-    sampling(&generation, to)?;
-    chat_templates(folder, &tokenizer_config, to)
 }
 
 /// `general.sampling.*`: what `generation_config.json` recommends, under llama.cpp's names.

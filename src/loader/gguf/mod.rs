@@ -12,7 +12,8 @@
 //!
 //! * No number from the file is added or multiplied before it is known not to overflow, nor used as a size before it is
 //!   known to be covered by bytes that exist.
-//! * Memory allocated is bounded by a fixed reserve and a small multiple of the bytes that exist, never by an announced count.
+//! * Memory allocated is bounded by a fixed reserve and a small multiple of the bytes that exist, never by an announced
+//!   count.
 //! * Nothing recurses: arrays of arrays, which no known model has, are refused.
 //! * Tensors handed out lie inside the file, do not overlap, and are as long as type and shape demand.
 //!
@@ -73,6 +74,7 @@ pub(super) fn read(path: &Path, file: Blob) -> Result<Checkpoint, LoadError> {
         tensors,
         by_name,
         notes: Vec::new(),
+        files: vec![path.to_owned()],
         failure: OnceLock::new(),
     })
 }

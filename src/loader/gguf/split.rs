@@ -4,6 +4,7 @@
 //! from 0), how many there are (`split.count`) and how many tensors all have together (`split.tensors.count`).
 
 use crate::loader::checkpoint::map;
+use crate::loader::error::few;
 use crate::loader::{Checkpoint, LoadError};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,7 @@ pub(in crate::loader) fn join(opened: Checkpoint) -> Result<Checkpoint, LoadErro
             } else {
                 "others are"
             },
-            missing.join(", ")
+            few(&missing)
         );
         return Err(split(&path, problem));
     }
@@ -140,8 +141,11 @@ fn merge(path: PathBuf, parts: Vec<Checkpoint>) -> Result<Checkpoint, LoadError>
     let file_bytes = parts.iter().map(Checkpoint::file_bytes).sum();
     let format = format!("{}, {} parts", parts[0].format(), parts.len());
     let metadata = parts[0].metadata().clone();
+    let files = parts.iter().map(|part| part.path.clone()).collect();
     let tensors = parts.into_iter().flat_map(|part| part.tensors).collect();
-    Checkpoint::assemble(&path, file_bytes, format, metadata, tensors)
+    let mut whole = Checkpoint::assemble(&path, file_bytes, format, metadata, tensors)?;
+    whole.set_files(files);
+    Ok(whole)
 }
 
 fn split(file: &Path, problem: String) -> LoadError {

@@ -1,6 +1,7 @@
 //! `model.safetensors.index.json`: which file of a folder has which tensor.
 
 use super::wrong;
+use crate::loader::error::few;
 use crate::loader::{JsonFile, LoadError};
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The index's name in its folder.
-pub(super) const NAME: &str = "model.safetensors.index.json";
+pub const NAME: &str = "model.safetensors.index.json";
 /// Some 400,000 tensors.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -45,7 +46,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<Index>, LoadError> {
             } else {
                 "some are"
             },
-            missing.join(", ")
+            few(&missing)
         );
         return Err(wrong(index.file.path(), problem));
     }

@@ -12,6 +12,8 @@
 mod header;
 mod index;
 
+pub use index::NAME as INDEX;
+
 use super::checkpoint::map;
 use super::{Blob, Contents, JsonFile, LoadError, format};
 use crate::dtype::DType;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 /// The ending of the files' names.
 const ENDING: &str = "safetensors";
 /// The one file of a folder that needs no index.
-const WHOLE: &str = "model.safetensors";
+pub const WHOLE: &str = "model.safetensors";
 
 /// Bytes that are read of `config.json` and its like.
 const JSON_BYTES_MAX: u64 = 16 << 20;
@@ -136,6 +138,27 @@ impl Folder {
         &self.path
     }
 
+    /// The files that the model is, or may be, read from: tensors, their index, configuration, tokenizer and templates.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] if the folder cannot be read.
+    pub fn files(&self) -> Result<Vec<PathBuf>, LoadError> {
+        let io = |source| LoadError::Io {
+            file: self.path.clone(),
+            action: "read",
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            if ending.is_some_and(|ending| [ENDING, "json", "jinja"].contains(&ending)) {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
     /// The size of the SafeTensors files together.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
@@ -182,7 +205,7 @@ fn files_of(folder: &Path) -> Result<(Vec<String>, Option<index::Index>), LoadEr
                 "has {} SafeTensors files ({}), but neither {WHOLE} nor {}, which says which of them belong together",
                 names.len(),
                 names.join(", "),
-                index::NAME
+                INDEX
             );
             Err(wrong(folder, problem))
         }
