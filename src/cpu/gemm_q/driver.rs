@@ -100,8 +100,8 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
             for r in 0..R {
                 if !H::MIN {
                     // 128 of a code are what the high plane counts: they go while they are one.
-                    for half in sums_of::<H>(s) {
-                        sums[r] = S::subtract_sum(sums[r], x[r], half);
+                    for i in sums_of::<H>(s) {
+                        sums[r] = S::subtract(sums[r], &(*x[r]).sums[i]);
                     }
                 }
                 sums[r] = S::shift_sums(sums[r]);

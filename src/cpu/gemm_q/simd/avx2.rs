@@ -3,7 +3,7 @@
 //! Everything but [`Simd::dots`] is AVX2: what machines without VNNI read their weights with too.
 
 use super::Simd;
-use crate::cpu::activation::{Block, HIGH_SHIFT};
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use core::arch::x86_64::*;
@@ -138,9 +138,9 @@ impl Simd for Ymm {
         unsafe { _mm256_slli_epi32::<{ HIGH_SHIFT as i32 }>(sums) }
     }
     #[inline(always)]
-    unsafe fn subtract_sum(sums: __m256i, x: *const Block, half: usize) -> __m256i {
+    unsafe fn subtract(sums: __m256i, v: &i32) -> __m256i {
         // SAFETY: the trait's contract.
-        unsafe { _mm256_sub_epi32(sums, _mm256_set1_epi32((*x).sums[half])) }
+        unsafe { _mm256_sub_epi32(sums, _mm256_set1_epi32(*v)) }
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(

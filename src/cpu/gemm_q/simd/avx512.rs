@@ -1,12 +1,10 @@
 //! Sixteen lanes in one register; four products a lane in one VNNI instruction.
 
 use super::Simd;
-use crate::cpu::activation::{Block, HIGH_SHIFT};
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
-use core::arch::asm;
 use core::arch::x86_64::*;
-use core::mem::offset_of;
 
 /// AVX-512 F, BW, VL, DQ and VNNI.
 ///
@@ -20,29 +18,6 @@ pub(crate) struct Zmm;
 unsafe fn tile_of<H: Shape, const R: usize>(tile: &Tile) {
     // SAFETY: the caller's promise.
     unsafe { driver::tile::<Zmm, H, R>(tile) }
-}
-
-/// `sums` less the integer `AT` bytes into a block, in every lane.
-///
-/// In assembly, because a compiler that sees two of these adds up first, outside the vectors, for which it needs three
-/// instructions more.
-///
-/// # Safety
-/// `x` must point to a block; AVX-512 F.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn subtract_at<const AT: usize>(mut sums: __m512i, x: *const Block) -> __m512i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!(
-            "vpsubd {sums}, {sums}, dword ptr [{x} + {at}]{{1to16}}",
-            sums = inlateout(zmm_reg) sums,
-            x = in(reg) x,
-            at = const AT,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    sums
 }
 
 impl Simd for Zmm {
@@ -151,14 +126,9 @@ impl Simd for Zmm {
         unsafe { _mm512_slli_epi32::<HIGH_SHIFT>(sums) }
     }
     #[inline(always)]
-    unsafe fn subtract_sum(sums: __m512i, x: *const Block, half: usize) -> __m512i {
+    unsafe fn subtract(sums: __m512i, v: &i32) -> __m512i {
         // SAFETY: the trait's contract.
-        unsafe {
-            match half {
-                0 => subtract_at::<{ offset_of!(Block, sums) }>(sums, x),
-                _ => subtract_at::<{ offset_of!(Block, sums) + size_of::<i32>() }>(sums, x),
-            }
-        }
+        unsafe { _mm512_sub_epi32(sums, _mm512_set1_epi32(*v)) }
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(

@@ -4,7 +4,7 @@
 //! paths' in the last bits.
 
 use super::Simd;
-use crate::cpu::activation::{Block, HIGH_SHIFT};
+use crate::cpu::activation::HIGH_SHIFT;
 use crate::cpu::gemm_q::driver::{self, Panel, Tile, tile_by_rows};
 use crate::cpu::gemm_q::format::{Format, Shape};
 use crate::cpu::panel::LANES;
@@ -115,10 +115,8 @@ impl Simd for Portable {
         sums.map(|sum| sum << HIGH_SHIFT)
     }
     #[inline(always)]
-    unsafe fn subtract_sum(sums: [i32; LANES], x: *const Block, half: usize) -> [i32; LANES] {
-        // SAFETY: the trait's contract.
-        let total = unsafe { (*x).sums[half] };
-        sums.map(|sum| sum - total)
+    unsafe fn subtract(sums: [i32; LANES], v: &i32) -> [i32; LANES] {
+        sums.map(|sum| sum - *v)
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(
