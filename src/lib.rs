@@ -52,8 +52,8 @@
 //!    which a thread of a [`cpu`] team that has panicked ends the process.
 //! 7. A recording is never updated, and holds kernels only: no copies, no fills. What was captured is
 //!    counted against the program, and replays are counted.
-//! 8. `unsafe` stands only in `cpu`, `gpu`, `hip`, `loader`'s memory map and where `cli` asks which signals are ignored,
-//!    and each block argues its case. `tests/style.rs` checks this and the first half of 6.
+//! 8. `unsafe` stands only in `cpu`, `gpu`, `hip`, `loader`'s memory map, where `cli` asks which signals are ignored, and
+//!    where `runtime` promises to run one of the processor's recordings at a time; each block argues its case. `tests/style.rs` checks this and the first half of 6.
 //!
 //! # Adding a backend
 //!

@@ -45,7 +45,15 @@ fn lines_with(words: &[&str], allowed: &[&str]) -> Vec<String> {
 
 #[test]
 fn unsafe_code_has_its_places() {
-    let allowed = ["cpu/", "gpu/", "hip/", "loader/mmap.rs", "cli/interrupt.rs"];
+    // `cli` asks which signals are ignored; the runtime promises the processor's recordings one step at a time.
+    let allowed = [
+        "cpu/",
+        "gpu/",
+        "hip/",
+        "loader/mmap.rs",
+        "cli/interrupt.rs",
+        "runtime/backend.rs",
+    ];
     let none: &[String] = &[];
     assert_eq!(lines_with(&["unsafe "], &allowed), none);
 }

@@ -48,12 +48,16 @@ pub fn guard(
         .flat_map(str::chars)
         .filter(|&c| c >= FIRST_STAND_IN)
         .collect();
-    // A plane of 65,534 private-use characters, of which each text uses few: there is always one left.
+    // A plane of 65,534 private-use characters, of which any text that means something uses few.
     let free = (FIRST_STAND_IN..=LAST_STAND_IN).filter(|c| !used.contains(c));
     let stand_ins: BTreeMap<char, char> = marked.into_iter().zip(free).collect();
     let guarded = messages.iter().zip(&marks).map(|(message, marks)| {
         let stand_in = |(at, c): (usize, char)| match marks.contains(&at) {
-            true => stand_ins[&c],
+            // A text that leaves no stand-in loses the character, rather than say what only a program may.
+            true => stand_ins
+                .get(&c)
+                .copied()
+                .unwrap_or(char::REPLACEMENT_CHARACTER),
             false => c,
         };
         let content: String = message.content.char_indices().map(stand_in).collect();

@@ -293,6 +293,9 @@ fn timings(
     let decode_s = generation.decode_time.as_secs_f64();
     let prompt_s = generation.prompt_time.as_secs_f64();
     let first_token = generation.first_token_at.map(|at| at - process_start);
+    // Of a prompt that was interrupted nobody counted what had been computed.
+    let whole_prompt = generation.first_token_at.is_some();
+    let prompt_rate = per_second(prompt_tokens as f64, prompt_s).filter(|_| whole_prompt);
     let ranges = generation.steps.iter().cloned();
     let bytes: u64 = ranges.map(|steps| step_bytes(&loaded.session, steps)).sum();
     // Without a step, what passed is only the choice of one token: no rate can be told.
@@ -300,7 +303,7 @@ fn timings(
     Timings {
         load_ms: ms(loaded.load_time),
         prompt_ms: ms(generation.prompt_time),
-        prompt_tokens_per_s: per_second(prompt_tokens as f64, prompt_s),
+        prompt_tokens_per_s: prompt_rate,
         first_token_ms: first_token.map(ms),
         decode_ms: ms(generation.decode_time),
         decode_steps: steps,

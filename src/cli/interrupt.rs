@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::error::CliError;
+use super::output;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 static ANSWERING: AtomicBool = AtomicBool::new(false);
+/// Whether Ctrl-C came since something other than an answer began.
+static LEAVING: AtomicBool = AtomicBool::new(false);
 /// A file that is not finished and must not outlive the process.
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -27,16 +30,15 @@ pub fn catch() -> Result<(), CliError> {
 }
 
 /// Lets SIGTERM, SIGHUP and SIGQUIT end the process as they always do, but not before the file that is not finished is
-/// removed, and makes a file that grows past its limit an error.
+/// removed.
 #[cfg(unix)]
 pub fn catch_termination() -> Result<(), CliError> {
-    use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM, SIGXFSZ};
-    use signal_hook::{flag, iterator::Signals, low_level};
+    use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
+    use signal_hook::{iterator::Signals, low_level};
     // Who starts a program to outlive the terminal has it ignore these.
     let caught = [SIGTERM, SIGHUP, SIGQUIT].into_iter();
     let caught: Vec<i32> = caught.filter(|&signal| !is_ignored(signal)).collect();
     let mut signals = Signals::new(&caught).map_err(CliError::runtime)?;
-    flag::register(SIGXFSZ, Arc::default()).map_err(CliError::runtime)?;
     let wait = move || {
         for signal in signals.forever() {
             remove_unfinished();
@@ -46,6 +48,20 @@ pub fn catch_termination() -> Result<(), CliError> {
     };
     let thread = std::thread::Builder::new().name("termination".into());
     thread.spawn(wait).map_err(CliError::runtime)?;
+    Ok(())
+}
+
+/// Makes a file that grows past the process's limit an error of whoever writes it, where it would end the process.
+#[cfg(unix)]
+pub fn catch_file_limit() -> Result<(), CliError> {
+    let signal = signal_hook::consts::SIGXFSZ;
+    let caught = signal_hook::flag::register(signal, Arc::default());
+    caught.map(drop).map_err(CliError::runtime)
+}
+
+/// Nothing else has such limits.
+#[cfg(not(unix))]
+pub fn catch_file_limit() -> Result<(), CliError> {
     Ok(())
 }
 
@@ -67,13 +83,16 @@ pub fn catch_termination() -> Result<(), CliError> {
 }
 
 /// Catches Ctrl-C from here on for a conversation: during an answer it asks for the answer's end, however often it comes.
-/// Between answers it ends the process if `leaves`; a line editor sees the key itself.
-pub fn catch_in_conversation(leaves: bool) -> Result<(), CliError> {
+/// Between answers it ends the process if `at_once`. Otherwise, where a line editor sees the key itself and this is a file
+/// or a template that takes long, or an answer that ended a moment ago, the first says so and the second ends the process.
+pub fn catch_in_conversation(at_once: bool) -> Result<(), CliError> {
     ctrlc::set_handler(move || {
         if ANSWERING.load(Ordering::Relaxed) {
             ASKED.store(true, Ordering::Relaxed);
-        } else if leaves {
+        } else if at_once || LEAVING.swap(true, Ordering::Relaxed) {
             leave();
+        } else {
+            output::note(false, "(Ctrl-C again ends the conversation)");
         }
     })
     .map_err(CliError::runtime)
@@ -84,6 +103,7 @@ pub fn set_answering(answering: bool) {
     if answering {
         ASKED.store(false, Ordering::Relaxed);
     }
+    LEAVING.store(false, Ordering::Relaxed);
     ANSWERING.store(answering, Ordering::Relaxed);
 }
 

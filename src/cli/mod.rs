@@ -33,6 +33,7 @@ pub use output::printable;
 
 /// Runs a command; `process_start` is what the time to the first token is counted from.
 pub fn run(command: Command, process_start: Instant) -> Result<(), CliError> {
+    interrupt::catch_file_limit()?;
     match command {
         Command::Generate(args) => generate::run(&args, process_start),
         Command::Chat(args) => chat::run(&args),

@@ -14,6 +14,7 @@ use super::load::{self, Wanted};
 use super::progress::Progress;
 use super::{interrupt, output, text};
 use crate::model::Logits;
+use crate::runtime::Session;
 use crate::tokenizer::Encode;
 
 /// The chunk length that llama.cpp's tool takes unless told otherwise.
@@ -81,21 +82,12 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
     let mut score = Score::default();
     let mut done = 0;
     for chunk in tokens.chunks_exact(context).take(count) {
-        if interrupt::asked() {
-            break;
-        }
         let mut chunk = chunk.to_vec();
         chunk[0] = first.unwrap_or(chunk[0]);
-        let scored = context / 2..context - 1;
-        loaded.session.reset();
-        loaded
-            .session
-            .prefill_each(&chunk, &mut |row, logits| {
-                if scored.contains(&row) {
-                    score.add(logits, chunk[row + 1]);
-                }
-            })
-            .map_err(CliError::runtime)?;
+        let Some(scored) = scored(&mut loaded.session, &chunk, score)? else {
+            break;
+        };
+        score = scored;
         done += 1;
         bar.add(1);
         output::note(
@@ -111,6 +103,33 @@ pub fn run(args: &PerplexityArgs) -> Result<(), CliError> {
         return Err(CliError::Interrupted);
     }
     Ok(())
+}
+
+/// Tokens that are computed before Ctrl-C is asked about: the longest that is computed at once.
+const PART: usize = 512;
+
+/// `score` with the predictions of the second half of a chunk; `None` after Ctrl-C.
+fn scored(
+    session: &mut Session,
+    chunk: &[u32],
+    mut score: Score,
+) -> Result<Option<Score>, CliError> {
+    let wanted = chunk.len() / 2..chunk.len() - 1;
+    session.reset();
+    for (part, tokens) in chunk.chunks(PART).enumerate() {
+        if interrupt::asked() {
+            return Ok(None);
+        }
+        session
+            .prefill_each(tokens, &mut |row, logits| {
+                let row = part * PART + row;
+                if wanted.contains(&row) {
+                    score.add(logits, chunk[row + 1]);
+                }
+            })
+            .map_err(CliError::runtime)?;
+    }
+    Ok(Some(score))
 }
 
 fn report(format: Format, score: &Score, chunks: usize, context: usize) -> Result<(), CliError> {
@@ -136,7 +155,7 @@ fn report(format: Format, score: &Score, chunks: usize, context: usize) -> Resul
 }
 
 /// The running estimate.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Score {
     count: usize,
     sum: f64,

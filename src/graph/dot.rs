@@ -111,7 +111,7 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
         let id = NodeId::new(index);
         for &value in node.inputs {
             if let Some(from) = producers[value.index()] {
-                let name = graph.value(value).name;
+                let name = escape(graph.value(value).name);
                 line(
                     out,
                     format_args!("  {from} -> {id} [label=\"{value} {name}\"];"),
@@ -122,7 +122,7 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
             match appender[state.index()] {
                 None => appender[state.index()] = Some(id),
                 Some(from) => {
-                    let name = cache_name(graph, state);
+                    let name = escape(&cache_name(graph, state));
                     line(
                         out,
                         format_args!("  {from} -> {id} [label=\"{name}\", style=dashed];"),

@@ -124,7 +124,7 @@ fn convert(
             .expect("rows are whole blocks of both types")
     };
     let (from_bytes, to_bytes) = (row_bytes(from.dtype), row_bytes(to));
-    let mut out = vec![0; rows * to_bytes];
+    let mut out = room(path, from, rows * to_bytes)?;
     let failed = AtomicBool::new(false);
     let share = |first: usize, out: &mut [u8]| {
         let (mut values, mut check) = (vec![0.0; columns], vec![0.0; columns]);
@@ -157,6 +157,20 @@ fn convert(
         return Err(not_finite(path, from, &tensor.data, to));
     }
     tensor.data.release_pages();
+    Ok(out)
+}
+
+/// Zeroed bytes for a tensor.
+fn room(path: &Path, tensor: &TensorInfo, bytes: usize) -> Result<Vec<u8>, LoadError> {
+    let mut out = Vec::new();
+    if out.try_reserve_exact(bytes).is_err() {
+        return Err(LoadError::NoRoom {
+            file: path.to_path_buf(),
+            tensor: tensor.name.clone(),
+            bytes,
+        });
+    }
+    out.resize(bytes, 0);
     Ok(out)
 }
 

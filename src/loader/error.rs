@@ -290,6 +290,16 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
+    /// A tensor that is computed does not fit the memory.
+    #[error("{}: {tensor}: the system has no room for {bytes} bytes", file.display())]
+    NoRoom {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What it takes.
+        bytes: usize,
+    },
     /// Two tensors that share bytes.
     #[error("{}: {first} takes bytes {first_begin} to {first_end} of the data section, and {second} begins inside them at {second_begin}; tensors must not overlap", file.display())]
     Overlap {

@@ -54,8 +54,8 @@ pub(super) fn profile(
 ) -> Result<Profile, BackendError> {
     let repetitions = repetitions.max(1);
     let mut node_times: Vec<Vec<Duration>> = Vec::new();
-    let mut replays = Vec::with_capacity(repetitions);
-    for round in 0..WARM_UPS + repetitions {
+    let mut replays = Vec::new();
+    for round in 0..repetitions.saturating_add(WARM_UPS) {
         let begin = Instant::now();
         recording.replay(step)?;
         let replay = begin.elapsed();

@@ -111,6 +111,12 @@ fn private_characters_are_nobodys_stand_ins() {
         .chars()
         .map(|c| original(c).map_or(c, |pair| pair.1));
     assert_eq!(restored.collect::<String>(), text);
+    // No text leaves nothing to stand in, but one can use up all that there is.
+    let all = ('\u{100000}'..='\u{10fffd}').chain("[X]".chars());
+    let (messages, _) =
+        greta_infer::chat::guard(&user(&all.collect::<String>()), &["[X]"], &[], "");
+    assert!(messages[0].content.ends_with("\u{fffd}X]"));
+
     // Nothing to guard, nothing done; a model may say what a person may not.
     let (same, none) = greta_infer::chat::guard(&user("plain"), &spellings, &[], "");
     assert_eq!((same, none.pairs().len()), (user("plain"), 0));

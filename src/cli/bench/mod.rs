@@ -55,9 +55,12 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
     session
         .set_sampling(&config.sampling)
         .map_err(CliError::runtime)?;
+    let profile = args.profile.then(|| profiled_position(args, &session));
+    let profile = profile.transpose()?;
 
     let first = first_prompt(tokenizer.as_ref(), session.vocabulary())?;
-    first_token(&mut session, &first)?;
+    let first = &first[..first.len().min(session.context() as usize)];
+    first_token(&mut session, first)?;
     let first_token_time = process_start.elapsed();
 
     let streamed = |session: &Session| {
@@ -95,9 +98,9 @@ pub fn run(args: &BenchArgs, process_start: Instant) -> Result<(), CliError> {
         }
         json.compare = Some(compared);
     }
-    let profiled = match args.profile {
-        true => profiled(args, &mut session, stream)?,
-        false => Vec::new(),
+    let profiled = match profile {
+        Some(position) => profiled(position, &mut session, stream)?,
+        None => Vec::new(),
     };
     let recorded = profiled.iter().map(|(part, m)| m.recorded(&session, *part));
     match args.output.format {
@@ -168,13 +171,17 @@ fn model_name(args: &BenchArgs, config: &Config) -> String {
     }
 }
 
-/// Where the time of a step and of a prompt's chunk goes.
+/// The position of the step that is profiled.
+fn profiled_position(args: &BenchArgs, session: &Session) -> Result<u32, CliError> {
+    profile::position(args.position, 1, session.context())
+}
+
+/// Where the time of a step at this position goes, and of a prompt's chunk.
 fn profiled(
-    args: &BenchArgs,
+    step: u32,
     session: &mut Session,
     stream: f64,
 ) -> Result<Vec<(Part, Measured)>, CliError> {
-    let step = profile::position(args.position, 1, session.context())?;
     // A prompt begins with an empty cache.
     let parts = [
         (Part::Decode, step, PROFILED_STEPS),

@@ -27,8 +27,8 @@ pub(crate) struct Tile {
     pub w: *const u8,
     pub chunks: usize,
     pub part: usize,
-    /// What sums are multiplied by: the type's [`Format::UNIT`].
-    pub unit: f32,
+    /// Subtracted from every code.
+    pub offset: i32,
     pub x: *const u8,
     pub x_stride: usize,
     pub rows: usize,
@@ -68,9 +68,19 @@ pub(super) unsafe fn prefetch_chunk<S: Simd, F: Format>(block: *const u8, chunk:
     }
 }
 
-/// The sums in a block of the activations that scale `s` of a chunk covers.
-pub(super) fn sums_of<H: Shape>(s: usize) -> core::ops::Range<usize> {
-    s * 2 / H::SCALES..(s + 1) * 2 / H::SCALES
+/// Σ of the activations that scale `s` of a chunk covers.
+///
+/// # Safety
+/// `x` must point to a block.
+#[inline(always)]
+pub(super) unsafe fn total<H: Shape>(x: *const Block, s: usize) -> i32 {
+    // SAFETY: the caller's promise.
+    let sums = unsafe { (*x).sums };
+    if H::SCALES == 1 {
+        sums[0] + sums[1]
+    } else {
+        sums[s]
+    }
 }
 
 /// Adds one chunk's products to the accumulators of `R` rows: the whole arithmetic of a quantised product.
@@ -83,6 +93,7 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
     q: impl Fn(usize) -> S::I,
     scale: impl Fn(usize) -> S::F,
     min: impl Fn(usize) -> S::F,
+    offset: i32,
     x: [*const Block; R],
 ) -> [S::F; R] {
     // SAFETY: the caller's promise.
@@ -98,13 +109,10 @@ unsafe fn accumulate<S: Simd, H: Shape, const R: usize>(
             let [high, low] = planes;
             let mut sums = S::dots::<R>([S::zero(); R], groups, |i| q(s * groups + i), high);
             for r in 0..R {
-                if !H::MIN {
-                    // 128 of a code are what the high plane counts: they go while they are one.
-                    for i in sums_of::<H>(s) {
-                        sums[r] = S::subtract(sums[r], &(*x[r]).sums[i]);
-                    }
-                }
                 sums[r] = S::shift_sums(sums[r]);
+                if !H::MIN {
+                    sums[r] = S::subtract(sums[r], offset * total::<H>(x[r], s));
+                }
             }
             let sums = S::dots::<R>(sums, groups, |i| q(s * groups + i), low);
             let scale = scale(s);
@@ -156,7 +164,7 @@ pub(crate) unsafe fn panel<S: Simd, F: Format>(panel: &Panel) {
                     w: panel.scratch,
                     chunks: panel.k / CHUNK,
                     part,
-                    unit: F::UNIT,
+                    offset: F::OFFSET,
                     x: panel.x.add(row * panel.x_stride),
                     x_stride: panel.x_stride,
                     rows,
@@ -185,8 +193,7 @@ unsafe fn one_row<S: Simd, F: Format>(panel: &Panel, part: usize) {
                 x = x.add(BLOCK_BYTES);
             }
         }
-        let sums = S::mul(acc, S::splat(F::UNIT));
-        S::store_f(panel.tile.add(S::LANES * part), sums);
+        S::store_f(panel.tile.add(S::LANES * part), acc);
     }
 }
 
@@ -206,8 +213,14 @@ unsafe fn add_chunk<S: Simd, F: Format>(
     unsafe {
         prefetch_chunk::<S, F>(block.wrapping_add(PREFETCH_BYTES), at.0);
         let Chunk { q, scale, min } = F::unpack::<S>(block, at.0, at.1);
-        let [acc] =
-            accumulate::<S, F::Shape, 1>([acc], |i| q[i], |s| scale[s], |s| min[s], [x.cast()]);
+        let [acc] = accumulate::<S, F::Shape, 1>(
+            [acc],
+            |i| q[i],
+            |s| scale[s],
+            |s| min[s],
+            F::OFFSET,
+            [x.cast()],
+        );
         acc
     }
 }
@@ -253,8 +266,7 @@ unsafe fn side_by_side<S: Simd, F: Format, const N: usize>(
                 }
             }
             for (acc, tile) in accs.into_iter().zip(tiles) {
-                let sums = S::mul(acc, S::splat(F::UNIT));
-                S::store_f(tile.add(S::LANES * part), sums);
+                S::store_f(tile.add(S::LANES * part), acc);
             }
         }
     }
@@ -333,6 +345,7 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
                 |i| S::load(w.add(64 * i)),
                 |s| S::load_f(w.add(64 * (GROUPS + s)).cast()),
                 |s| S::load_f(w.add(64 * (GROUPS + H::SCALES + s)).cast()),
+                tile.offset,
                 rows,
             );
             w = w.add(H::UNPACKED_BYTES);
@@ -341,8 +354,7 @@ pub(crate) unsafe fn tile<S: Simd, H: Shape, const R: usize>(tile: &Tile) {
             }
         }
         for (r, acc) in acc.into_iter().enumerate() {
-            let sums = S::mul(acc, S::splat(tile.unit));
-            S::store_f(tile.out.add(r * LANES + S::LANES * tile.part), sums);
+            S::store_f(tile.out.add(r * LANES + S::LANES * tile.part), acc);
         }
     }
 }

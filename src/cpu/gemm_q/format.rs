@@ -29,9 +29,9 @@ impl<const SCALED: usize, const MIN: bool> Shape for Is<SCALED, MIN> {
     const MIN: bool = MIN;
 }
 
-/// A part of a panel's chunk in registers: `w = unit · scale · (code − 128)` or, with a minimum, `scale · code + min`.
+/// A part of a panel's chunk in registers: `w = scale · (code − offset) + min`.
 pub(crate) struct Chunk<S: Simd> {
-    /// Codes of columns `4i … 4i+3`, four bytes a lane: the file's `<<` [`Format::SHIFT`].
+    /// Codes of columns `4i … 4i+3`, four bytes a lane.
     pub q: [S::I; GROUPS],
     /// Scales of the first and second 16 columns. A type with one scale a chunk uses the first.
     pub scale: [S::F; 2],
@@ -49,11 +49,8 @@ pub(crate) trait Format {
     const FILE_BYTES: usize;
     /// Bytes of a block of 16 lanes in a panel.
     const PANEL_BYTES: usize;
-    /// What unpacked codes are shifted by. A type without a minimum is centred on a power of two, which the shift brings to
-    /// 128: what the high plane of activations counts, so that one subtraction before the planes are joined does for it.
-    const SHIFT: u32;
-    /// What the sums of shifted codes are multiplied by in the end.
-    const UNIT: f32 = 1.0 / (1u32 << Self::SHIFT) as f32;
+    /// Subtracted from every code.
+    const OFFSET: i32;
 
     /// Bytes from one panel of `k` columns to the next: its blocks, up to a whole cache line.
     fn panel_stride(k: usize) -> usize {
@@ -188,14 +185,14 @@ pub(crate) unsafe fn bytes<S: Simd>(at: *const u8, part: usize) -> [S::I; GROUPS
     unsafe { each_group!(i => S::bytes(plane::<S>(at, i, part))) }
 }
 
-/// Reads what [`put_nibbles`] wrote, at bit `to`.
+/// Reads what [`put_nibbles`] wrote.
 ///
 /// # Safety
 /// `at` must hold [`NIBBLES`]; otherwise as [`Simd`] says.
 #[inline(always)]
-pub(crate) unsafe fn nibbles<S: Simd>(at: *const u8, part: usize, to: u32) -> [S::I; GROUPS] {
+pub(crate) unsafe fn nibbles<S: Simd>(at: *const u8, part: usize) -> [S::I; GROUPS] {
     // SAFETY: the caller's promise.
-    unsafe { each_group!(i => moved::<S>(plane::<S>(at, i % 4, part), 4 * (i as u32 / 4), to, 4)) }
+    unsafe { each_group!(i => moved::<S>(plane::<S>(at, i % 4, part), 4 * (i as u32 / 4), 0, 4)) }
 }
 
 /// Reads what [`put_pairs`] wrote, at bit `to`.

@@ -2,14 +2,13 @@
 //!
 //! # The arithmetic
 //!
-//! A weight is `scale · code + min` or `unit · scale · (code − 128)` with unsigned bytes for codes, an activation
-//! `x_scale · q`. Over 32 columns
+//! A weight is `scale · (code − offset) + min` with small unsigned codes, an activation `x_scale · q`. Over 32 columns
 //!
 //! ```text
-//! Σ w·x = scale · x_scale · (Σ code·q − 128 · Σq) + min · (x_scale · Σq)
+//! Σ w·x = scale · x_scale · (Σ code·q − offset · Σq) + min · (x_scale · Σq)
 //! ```
 //!
-//! without one of the two constant terms, where both sums are integers and exact, and `Σq` comes with the activations. So the weights are exactly the file's, the
+//! where both sums are integers and exact, and `Σq` comes with the activations. So the weights are exactly the file's, the
 //! only approximation is the activations' rounding, and the float work is a conversion, a product and one or two
 //! multiply-adds for 32 columns.
 //!

@@ -61,8 +61,8 @@ pub(crate) trait Simd: Sized {
     unsafe fn zero() -> Self::A;
     /// `sums · 128` in every lane: the weight of the activations' high plane.
     unsafe fn shift_sums(sums: Self::A) -> Self::A;
-    /// `sums − *v` in every lane: an operand in memory where the machine has such.
-    unsafe fn subtract(sums: Self::A, v: &i32) -> Self::A;
+    /// `sums − v` in every lane.
+    unsafe fn subtract(sums: Self::A, v: i32) -> Self::A;
     /// Adds to `sums[r]` the products of `groups` groups of codes, read through `w(0 … groups)`, with the activations at
     /// `x[r]`: four bytes a group. Codes are unsigned bytes.
     unsafe fn dots<const R: usize>(

@@ -6,7 +6,7 @@ use super::simd::Simd;
 
 /// The constants and `unpack` of a type whose file block is `d [m] [qh] qs`.
 macro_rules! nibble_type {
-    ($(#[$doc:meta])* $name:ident, $shape:ty, shift $shift:literal, minimum $min:literal, fifth bit $fifth:literal) => {
+    ($(#[$doc:meta])* $name:ident, $shape:ty, offset $offset:literal, minimum $min:literal, fifth bit $fifth:literal) => {
         $(#[$doc])*
         pub(crate) struct $name;
 
@@ -15,7 +15,7 @@ macro_rules! nibble_type {
             const COLS: usize = 32;
             const FILE_BYTES: usize = 2 + 2 * $min as usize + 4 * $fifth as usize + 16;
             const PANEL_BYTES: usize = 16 * Self::FILE_BYTES;
-            const SHIFT: u32 = $shift;
+            const OFFSET: i32 = $offset;
 
             fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
                 let (head, qs) = file.split_at(Self::FILE_BYTES - 16);
@@ -39,10 +39,10 @@ macro_rules! nibble_type {
             unsafe fn unpack<S: Simd>(block: *const u8, _: usize, part: usize) -> Chunk<S> {
                 // SAFETY: the caller's promise; the planes and halves fill the block's `PANEL_BYTES`.
                 unsafe {
-                    let mut q = nibbles::<S>(block, part, $shift);
+                    let mut q = nibbles::<S>(block, part);
                     let mut at = block.add(NIBBLES);
                     if $fifth {
-                        q = joined::<S>(q, bits::<S>(at, part, 4 + $shift));
+                        q = joined::<S>(q, bits::<S>(at, part, 4));
                         at = at.add(BITS);
                     }
                     let scale = halves::<S>(at, part);
@@ -64,19 +64,19 @@ fn fifth_bits(qh: u32) -> Codes {
 
 nibble_type! {
     /// `w = d · (q − 8)`, `q` four bits.
-    Q4_0, Is<32, false>, shift 4, minimum false, fifth bit false
+    Q4_0, Is<32, false>, offset 8, minimum false, fifth bit false
 }
 nibble_type! {
     /// `w = d · q + m`, `q` four bits.
-    Q4_1, Is<32, true>, shift 0, minimum true, fifth bit false
+    Q4_1, Is<32, true>, offset 0, minimum true, fifth bit false
 }
 nibble_type! {
     /// `w = d · (q − 16)`, `q` five bits.
-    Q5_0, Is<32, false>, shift 3, minimum false, fifth bit true
+    Q5_0, Is<32, false>, offset 16, minimum false, fifth bit true
 }
 nibble_type! {
     /// `w = d · q + m`, `q` five bits.
-    Q5_1, Is<32, true>, shift 0, minimum true, fifth bit true
+    Q5_1, Is<32, true>, offset 0, minimum true, fifth bit true
 }
 
 /// `w = d · q`, `q` a signed byte; the code is `q + 128`.
@@ -87,7 +87,7 @@ impl Format for Q8_0 {
     const COLS: usize = 32;
     const FILE_BYTES: usize = 34;
     const PANEL_BYTES: usize = 16 * Self::FILE_BYTES;
-    const SHIFT: u32 = 0;
+    const OFFSET: i32 = 128;
 
     fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
         put_bytes(out, lane, codes(&file[2..]));

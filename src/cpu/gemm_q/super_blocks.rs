@@ -44,7 +44,7 @@ macro_rules! six_bit_type {
             const COLS: usize = 256;
             const FILE_BYTES: usize = 2 + 2 + 12 + 32 * $fifth as usize + 128;
             const PANEL_BYTES: usize = 2 * HALVES + CHUNKS * Self::CHUNK_BYTES;
-            const SHIFT: u32 = 0;
+            const OFFSET: i32 = 0;
 
             fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
                 let (head, qs) = file.split_at(Self::FILE_BYTES - 128);
@@ -75,7 +75,7 @@ macro_rules! six_bit_type {
                     let minus = S::mul(halves::<S>(block.add(HALVES), part), S::splat(-1.0));
                     let min = S::mul(minus, S::unsigned(at.add(LANES + lane), 0, 255));
                     let at = at.add(2 * LANES);
-                    let mut q = nibbles::<S>(at, part, 0);
+                    let mut q = nibbles::<S>(at, part);
                     if $fifth {
                         q = joined::<S>(q, bits::<S>(at.add(NIBBLES), part, 4));
                     }
@@ -107,7 +107,7 @@ impl Format for Q6K {
     const COLS: usize = 256;
     const FILE_BYTES: usize = 128 + 64 + 16 + 2;
     const PANEL_BYTES: usize = HALVES + CHUNKS * Self::CHUNK_BYTES;
-    const SHIFT: u32 = 2;
+    const OFFSET: i32 = 32;
 
     fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
         let (ql, rest) = file.split_at(128);
@@ -144,8 +144,7 @@ impl Format for Q6K {
                 S::mul(d, S::signed(at.add(LANES + lane))),
             ];
             let at = at.add(2 * LANES);
-            let low = nibbles::<S>(at, part, Self::SHIFT);
-            let q = joined::<S>(low, pairs::<S>(at.add(NIBBLES), part, 4 + Self::SHIFT));
+            let q = joined::<S>(nibbles::<S>(at, part), pairs::<S>(at.add(NIBBLES), part, 4));
             Chunk {
                 q,
                 scale,
@@ -167,7 +166,7 @@ impl Format for Q2K {
     const COLS: usize = 256;
     const FILE_BYTES: usize = 16 + 64 + 2 + 2;
     const PANEL_BYTES: usize = 2 * HALVES + CHUNKS * Self::CHUNK_BYTES;
-    const SHIFT: u32 = 0;
+    const OFFSET: i32 = 0;
 
     fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
         let (scales, rest) = file.split_at(16);
@@ -228,7 +227,7 @@ impl Format for Q3K {
     const COLS: usize = 256;
     const FILE_BYTES: usize = 32 + 64 + 12 + 2;
     const PANEL_BYTES: usize = HALVES + CHUNKS * Self::CHUNK_BYTES;
-    const SHIFT: u32 = 5;
+    const OFFSET: i32 = 4;
 
     fn pack(lane: usize, file: &[u8], out: &mut [u8]) {
         let (mask, rest) = file.split_at(32);
@@ -259,8 +258,7 @@ impl Format for Q3K {
                 S::mul(d, S::signed(at.add(LANES + lane))),
             ];
             let at = at.add(2 * LANES);
-            let low = pairs::<S>(at, part, Self::SHIFT);
-            let q = joined::<S>(low, bits::<S>(at.add(PAIRS), part, 2 + Self::SHIFT));
+            let q = joined::<S>(pairs::<S>(at, part, 0), bits::<S>(at.add(PAIRS), part, 2));
             Chunk {
                 q,
                 scale,

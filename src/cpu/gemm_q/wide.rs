@@ -33,7 +33,7 @@
 //! three of a 16-bit lane's four codes masked where they are and multiplied as 1, 16 and 256 times themselves (12 for 15),
 //! or planes of bytes whose products 16 bits hold over a chunk (11). Two panels at a time do ([`STREAMS`]).
 
-use super::driver::{PREFETCH_BYTES, Panel, prefetch_chunk, sums_of};
+use super::driver::{PREFETCH_BYTES, Panel, prefetch_chunk, total};
 use super::format::{CHUNK, Chunk, Format, GROUPS, Shape};
 use super::is_heavy;
 use super::simd::Ymm;
@@ -50,9 +50,6 @@ const ROWS: usize = 2;
 
 /// Chunks that are unpacked at a time: a block of the K types.
 const CHUNKS: usize = 8;
-
-/// What codes of a type without a minimum are centred on.
-const CENTRE: i32 = 128;
 
 /// Lanes of a register, of which a panel is two parts.
 const PART: usize = 8;
@@ -114,7 +111,7 @@ unsafe fn one_row<F: Format>(w: *const u8, panel: &Panel, out: *mut f32) {
                 x = x.add(1);
             }
         }
-        store(acc, F::UNIT, out);
+        store(acc, out);
     }
 }
 
@@ -161,7 +158,7 @@ unsafe fn side_by_side<F: Format, const N: usize>(
             }
         }
         for (acc, tile) in accs.into_iter().zip(tiles) {
-            store(acc, F::UNIT, tile);
+            store(acc, tile);
         }
     }
 }
@@ -183,8 +180,8 @@ unsafe fn add_chunk<F: Format>(
         for s in 0..F::Shape::SCALES {
             let mut sums = [_mm256_setzero_si256(); PARTS];
             if !F::Shape::MIN {
-                let total: i32 = sums_of::<F::Shape>(s).map(|i| (*x).sums[i]).sum();
-                sums = [_mm256_set1_epi32(-CENTRE * total); PARTS];
+                let offset = -F::OFFSET * total::<F::Shape>(x, s);
+                sums = [_mm256_set1_epi32(offset); PARTS];
             }
             for i in s * GROUPS / F::Shape::SCALES..(s + 1) * GROUPS / F::Shape::SCALES {
                 for (part, sum) in sums.iter_mut().enumerate() {
@@ -226,11 +223,6 @@ unsafe fn many_rows<F: Format>(panel: &Panel, panels: usize) {
                     x_stride: panel.x_stride,
                     chunks: count,
                     begins: first == 0,
-                    unit: if first + count == chunks {
-                        F::UNIT
-                    } else {
-                        1.0
-                    },
                     out: panel.tile.add(row * LANES),
                     out_stride: panel.rows * LANES,
                 };
@@ -273,8 +265,7 @@ unsafe fn unpack<F: Format>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let centre = if F::Shape::MIN { 0 } else { CENTRE };
-        let centre = _mm256_set1_epi16(centre as i16);
+        let offset = _mm256_set1_epi16(F::OFFSET as i16);
         for c in 0..count {
             let at = first + c;
             let (block, at) = (at / (F::COLS / CHUNK), at % (F::COLS / CHUNK));
@@ -285,8 +276,8 @@ unsafe fn unpack<F: Format>(
                 let Chunk { q, scale, min } = F::unpack::<Ymm>(block, at, part);
                 for (i, &q) in q.iter().enumerate() {
                     let [even, odd] = split(q);
-                    (*out).codes[2 * i][p][part] = _mm256_sub_epi16(even, centre);
-                    (*out).codes[2 * i + 1][p][part] = _mm256_sub_epi16(odd, centre);
+                    (*out).codes[2 * i][p][part] = _mm256_sub_epi16(even, offset);
+                    (*out).codes[2 * i + 1][p][part] = _mm256_sub_epi16(odd, offset);
                 }
                 for s in 0..F::Shape::SCALES {
                     (*out).scales[s][p][part] = scale[s];
@@ -305,8 +296,6 @@ struct Tile {
     chunks: usize,
     /// Whether these are the first chunks; otherwise `out` has the sums of those before.
     begins: bool,
-    /// What sums are multiplied by: if these are the last chunks, the type's [`Format::UNIT`].
-    unit: f32,
     /// `[R][16]` of the first panel, those of the second `out_stride` floats further.
     out: *mut f32,
     out_stride: usize,
@@ -348,7 +337,7 @@ impl Tile {
             }
             for (r, acc) in acc.into_iter().enumerate() {
                 for (p, acc) in acc.into_iter().enumerate() {
-                    store(acc, self.unit, self.out(r, p));
+                    store(acc, self.out(r, p));
                 }
             }
         }
@@ -448,13 +437,10 @@ unsafe fn add_products<const R: usize, const P: usize>(
 /// # Safety
 /// `out` has room for the lanes; AVX2.
 #[inline(always)]
-unsafe fn store(acc: [__m256; PARTS], unit: f32, out: *mut f32) {
+unsafe fn store(acc: [__m256; PARTS], out: *mut f32) {
     for (part, acc) in acc.into_iter().enumerate() {
         // SAFETY: the caller's promise.
-        unsafe {
-            let sums = _mm256_mul_ps(acc, _mm256_set1_ps(unit));
-            _mm256_storeu_ps(out.add(part * PART), sums);
-        }
+        unsafe { _mm256_storeu_ps(out.add(part * PART), acc) }
     }
 }
 

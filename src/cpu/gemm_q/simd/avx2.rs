@@ -138,9 +138,9 @@ impl Simd for Ymm {
         unsafe { _mm256_slli_epi32::<{ HIGH_SHIFT as i32 }>(sums) }
     }
     #[inline(always)]
-    unsafe fn subtract(sums: __m256i, v: &i32) -> __m256i {
+    unsafe fn subtract(sums: __m256i, v: i32) -> __m256i {
         // SAFETY: the trait's contract.
-        unsafe { _mm256_sub_epi32(sums, _mm256_set1_epi32(*v)) }
+        unsafe { _mm256_sub_epi32(sums, _mm256_set1_epi32(v)) }
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(

@@ -126,9 +126,9 @@ impl Simd for Zmm {
         unsafe { _mm512_slli_epi32::<HIGH_SHIFT>(sums) }
     }
     #[inline(always)]
-    unsafe fn subtract(sums: __m512i, v: &i32) -> __m512i {
+    unsafe fn subtract(sums: __m512i, v: i32) -> __m512i {
         // SAFETY: the trait's contract.
-        unsafe { _mm512_sub_epi32(sums, _mm512_set1_epi32(*v)) }
+        unsafe { _mm512_sub_epi32(sums, _mm512_set1_epi32(v)) }
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(

@@ -115,8 +115,8 @@ impl Simd for Portable {
         sums.map(|sum| sum << HIGH_SHIFT)
     }
     #[inline(always)]
-    unsafe fn subtract(sums: [i32; LANES], v: &i32) -> [i32; LANES] {
-        sums.map(|sum| sum - *v)
+    unsafe fn subtract(sums: [i32; LANES], v: i32) -> [i32; LANES] {
+        sums.map(|sum| sum - v)
     }
     #[inline(always)]
     unsafe fn dots<const R: usize>(
