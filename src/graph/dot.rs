@@ -98,10 +98,15 @@ fn label(graph: &Graph<'_>, id: NodeId, notes: &Notes<'_>) -> String {
     lines.join("\n")
 }
 
-/// Quotes and newlines as DOT strings want them; `\l` ends a left-aligned line.
+/// Lines as a DOT string wants them; `\l` ends a left-aligned one.
 fn escape(text: &str) -> String {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    text.lines().map(|line| line.to_string() + "\\l").collect()
+    text.lines().map(|line| quoted(line) + "\\l").collect()
+}
+
+/// A name as a DOT string wants it.
+fn quoted(name: &str) -> String {
+    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+    name.replace('\n', "\\n")
 }
 
 fn edges(graph: &Graph<'_>, out: &mut String) {
@@ -111,7 +116,7 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
         let id = NodeId::new(index);
         for &value in node.inputs {
             if let Some(from) = producers[value.index()] {
-                let name = escape(graph.value(value).name);
+                let name = quoted(graph.value(value).name);
                 line(
                     out,
                     format_args!("  {from} -> {id} [label=\"{value} {name}\"];"),
@@ -122,7 +127,7 @@ fn edges(graph: &Graph<'_>, out: &mut String) {
             match appender[state.index()] {
                 None => appender[state.index()] = Some(id),
                 Some(from) => {
-                    let name = escape(&cache_name(graph, state));
+                    let name = quoted(&cache_name(graph, state));
                     line(
                         out,
                         format_args!("  {from} -> {id} [label=\"{name}\", style=dashed];"),

@@ -46,6 +46,10 @@
 //! now (`driver::tile`): there, on two such threads, prompts of SmolLM2-135M of 512 tokens went from 864 to 969 a second in
 //! Q4_0 (medians of six, in turns) and from 897 to 1,071 in Q8_0.
 //!
+//! Codes shifted so that every type without a minimum is centred on 128, whose sums are then subtracted as one operand in
+//! memory each, are 417 instructions where 431 are now, and no faster on two cores with idle siblings (Q4_0: 1,414 and 1,442,
+//! medians of six in turns).
+//!
 //! AMX was written and taken out again: 16 rows by 16 lanes by 32 columns are two products of tiles, but their sums leave a
 //! tile through memory only, and do so every 32 columns, since these share a scale. On a core of Emerald Rapids whose other
 //! thread is idle it made 172 to 191 GMAC/s where `vpdpbusd` made 118 to 132, of 119 cycles 33 in products, 31 in stores, 45

@@ -7,25 +7,34 @@
 //!
 //! # What bounds it
 //!
-//! Many rows: two columns of 16 lanes by [`ROWS`] rows are 2 loads of weights, 3 broadcasts, 6 products and 6 additions: 17
-//! instructions for 96 multiply-adds. Counted by pipes they take 3 cycles of a machine with two multipliers among four
-//! pipes (Zen 3). But sums that wait for products take the pipes that multiply, and the loop alone, from the first-level
-//! cache, takes 4.4 cycles, 21.9 multiply-adds a cycle; with the float work, 20. Where another thread shares the core, what
-//! it can decode decides, and each instruction counts. Multiply-adds a cycle of Zen 3, 128 rows of K = 576 and 1536 (Q6_K:
-//! 1536), the best of many passes, and in parentheses with somebody else on the core:
+//! Many rows: a pair of columns of two panels by [`ROWS`] rows is 4 loads of weights, 2 broadcasts, 8 products and 8
+//! additions: 22 instructions for 128 multiply-adds. Counted by pipes they take 4 cycles of a machine with two multipliers
+//! among four pipes (Zen 3). But sums that wait for products take the pipes that multiply: products and additions alone, from
+//! registers, come to 3 a cycle and not 4. Where another thread shares the core, what it can decode decides as well, and each
+//! instruction counts. Multiply-adds a cycle of Zen 3, 128 rows of K = 576 and 1536 (Q6_K: 1536), the best of many passes, and
+//! in parentheses with somebody else on the core:
 //!
 //! | | Q4_0 | Q4_1 | Q6_K |
 //! |---|---|---|---|
 //! | two planes of bytes, 4 rows by 8 lanes | 14.2, 14.5 (11.4) | 16.0, 16.6 (12.8) | |
 //! | 16 bits, widened in every call | | | 9.9 |
-//! | 16 bits, a loop over pairs of columns | 19.1, 19.5 (10.8) | 18.1, 18.5 (10.7) | 16.4 |
+//! | 16 bits, one panel by 3 rows, a loop over pairs of columns | 19.1, 19.5 (10.8) | 18.1, 18.5 (10.7) | 16.4 |
 //! | the same unrolled by the compiler, which spills | 16.8, 17.5 (12.0) | 14.6, 14.9 (11.0) | |
-//! | unrolled in assembly (what is here) | 20.6, 20.9 (14 to 16) | 19.6, 20.0 (14 to 15) | 17.7 |
+//! | unrolled in assembly | 20.6, 20.9 (14 to 16) | 19.6, 20.0 (14 to 15) | 17.7 |
 //!
-//! What did not help: fences for the compiler between steps (16.6); all of K unpacked at once for one panel (as good). In
-//! assembly, with the float work: weights as operands in memory (18.4); tiles of 4 × 2, 2 × 4 and 3 × 3 registers (20.3,
-//! 20.1 and 19.3); and `(x₀ + w₁)(x₁ + w₀)`, which has half the products and more additions (Winograd's; 19.8 in a tile of
-//! 4 × 2, 19.0 in one of 3 × 2).
+//! Two panels by two rows (what is here) and that last line, in turns, GMAC/s of two threads of a busy machine, 256
+//! rows of Q4_0, K = 576 and 1536, medians:
+//!
+//! | 1 panel × 3 rows | first products not added to zeros | 2 × 2 | 2 × 2, weights as operands in memory | 1 × 3, likewise |
+//! |---|---|---|---|---|
+//! | 93, 84 | 95, 88 | 95, 92 | 94, 90 | 78, 76 |
+//!
+//! In place, prompts of SmolLM2-135M: Q4_0 +11 %, Q4_1 +10 %, Q6_K and Q8_0 between −6 and +9 %.
+//!
+//! What did not help: fences for the compiler between steps (16.6); all of K unpacked at once for one panel (as good);
+//! asking for the next rows' activations. In assembly, with the float work: tiles of 4 × 2 and 3 × 3 registers (20.3 and
+//! 19.3); and `(x₀ + w₁)(x₁ + w₀)`, which has half the products and more additions (Winograd's; 19.8 in a tile of 4 × 2, 19.0
+//! in one of 3 × 2).
 //!
 //! One row is bound by memory: from the first-level cache it takes 11.4 multiply-adds a cycle of Q4_0 and 12.3 of Q8_0 (planes,
 //! the halves of a panel one after the other: 11.6, and 6.5 to 7.5), 18 to 20 GB/s of memory (13 to 16). Prefetching 2 to
