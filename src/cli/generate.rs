@@ -294,7 +294,7 @@ fn timings(
     let prompt_s = generation.prompt_time.as_secs_f64();
     let first_token = generation.first_token_at.map(|at| at - process_start);
     // Of a prompt that was interrupted nobody counted what had been computed.
-    let whole_prompt = generation.first_token_at.is_some();
+    let whole_prompt = first_token.is_some() || generation.finish != Finish::Interrupted;
     let prompt_rate = per_second(prompt_tokens as f64, prompt_s).filter(|_| whole_prompt);
     let ranges = generation.steps.iter().cloned();
     let bytes: u64 = ranges.map(|steps| step_bytes(&loaded.session, steps)).sum();
