@@ -181,8 +181,8 @@ impl Task for RopeAppend {
     }
 }
 
-/// Attention of several rows.
-pub struct Attention {
+/// What both kinds of attention over the cache are made of.
+struct Operands {
     isa: Isa,
     step: Arc<StepMemory>,
     shape: AttentionShape,
@@ -191,12 +191,16 @@ pub struct Attention {
     caches: Caches,
 }
 
-impl Attention {
-    pub fn resolve(at: &Resolver<'_>, heads: Heads, scale: f32, window: Option<u32>) -> Self {
+impl Operands {
+    fn resolve(
+        at: &Resolver<'_>,
+        heads: Heads,
+        scale: f32,
+        window: Option<u32>,
+        split: u32,
+    ) -> Self {
         let caches = at.caches();
-        // Splits are for one row; with several this length only has to be one.
-        let split = at.program.context;
-        Attention {
+        Operands {
             isa: at.isa(),
             step: at.step(),
             shape: shape(caches.shape, heads, scale, window, split),
@@ -207,28 +211,40 @@ impl Attention {
     }
 }
 
+/// Attention of several rows.
+pub struct Attention(Operands);
+
+impl Attention {
+    pub fn resolve(at: &Resolver<'_>, heads: Heads, scale: f32, window: Option<u32>) -> Self {
+        // Splits are for one row; with several this length only has to be one.
+        let split = at.program.context;
+        Attention(Operands::resolve(at, heads, scale, window, split))
+    }
+}
+
 impl Task for Attention {
     fn name(&self) -> &'static str {
         "attention"
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.shape.scratch_bytes()
+        self.0.shape.scratch_bytes()
     }
 
     unsafe fn run(&self, worker: &Worker<'_>, rows: usize, scratch: Scratch) {
+        let on = &self.0;
         // SAFETY: live rows, whose positions the cache holds; units are claimed once.
         unsafe {
             attention_prompt(
-                self.isa,
-                &self.shape,
-                (self.q.f32(0), self.q.stride_f32()),
-                self.caches.keys,
-                self.caches.values,
-                self.step.position(),
+                on.isa,
+                &on.shape,
+                (on.q.f32(0), on.q.stride_f32()),
+                on.caches.keys,
+                on.caches.values,
+                on.step.position(),
                 rows,
-                (self.y.f32(0), self.y.stride_f32()),
-                worker.claims(self.shape.prompt_units(rows)).flatten(),
+                (on.y.f32(0), on.y.stride_f32()),
+                worker.claims(on.shape.prompt_units(rows)).flatten(),
                 scratch.kernel,
             );
         }
@@ -236,14 +252,7 @@ impl Task for Attention {
 }
 
 /// Attention of one row, split by split.
-pub struct AttentionSplit {
-    isa: Isa,
-    step: Arc<StepMemory>,
-    shape: AttentionShape,
-    q: Rows,
-    y: Rows,
-    caches: Caches,
-}
+pub struct AttentionSplit(Operands);
 
 impl AttentionSplit {
     /// # Panics
@@ -255,17 +264,9 @@ impl AttentionSplit {
         window: Option<u32>,
         split: u32,
     ) -> Self {
-        let caches = at.caches();
-        let shape = shape(caches.shape, heads, scale, window, split);
-        holds_partials(&at.launch.outputs[0], &shape);
-        AttentionSplit {
-            isa: at.isa(),
-            step: at.step(),
-            shape,
-            q: at.input(0),
-            y: at.output(0),
-            caches,
-        }
+        let operands = Operands::resolve(at, heads, scale, window, split);
+        holds_partials(&at.launch.outputs[0], &operands.shape);
+        AttentionSplit(operands)
     }
 }
 
@@ -275,22 +276,23 @@ impl Task for AttentionSplit {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.shape.scratch_bytes()
+        self.0.shape.scratch_bytes()
     }
 
     unsafe fn run(&self, worker: &Worker<'_>, _: usize, scratch: Scratch) {
+        let on = &self.0;
         // SAFETY: there is one row, whose position the cache holds; units are claimed once.
         unsafe {
-            let position = self.step.position();
+            let position = on.step.position();
             attention_decode(
-                self.isa,
-                &self.shape,
-                self.q.f32(0),
-                self.caches.keys,
-                self.caches.values,
+                on.isa,
+                &on.shape,
+                on.q.f32(0),
+                on.caches.keys,
+                on.caches.values,
                 position,
-                self.y.f32(0),
-                worker.claims(self.shape.decode_units(position)).flatten(),
+                on.y.f32(0),
+                worker.claims(on.shape.decode_units(position)).flatten(),
                 scratch.kernel,
             );
         }
